@@ -1,0 +1,148 @@
+"""Checks of the arguments that every op and implementation shares."""
+
+from numbers import Real
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+DEFAULT_GROUP_SIZE = 16  # all of the paper's tables
+
+_CHOICES = {
+    "scope": ("channel", "sample"),
+    "norm": ("l1", "l2"),
+    "terms": ("both", "coarse", "fine"),
+    "reduction": ("mean", "sum"),
+}
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+class Rows(NamedTuple):
+    """How a batch falls into rows: `count` rows of `length` elements, from `batch` samples."""
+
+    batch: int
+    count: int
+    length: int
+
+    @property
+    def sample_length(self) -> int:
+        """Elements per sample."""
+        return self.count // self.batch * self.length if self.batch else 0
+
+
+def accumulation_dtype(student: Tensor, teacher: Tensor) -> torch.dtype:
+    """float64 if either input is, else float32: the dtype of every fit, sum and loss."""
+    return torch.float64 if torch.float64 in (student.dtype, teacher.dtype) else torch.float32
+
+
+def split_rows(student: Tensor, teacher: Tensor, scope: str) -> Rows:
+    """Check the two tensors against each other and return the rows that `scope` makes of them."""
+    for name, x in (("student", student), ("teacher", teacher)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+        if x.dtype not in _DTYPES:
+            raise TypeError(
+                f"{name} must be float32, bfloat16, float16 or float64, got {x.dtype}: "
+                f"convert it with {name}.float()"
+            )
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student and teacher must have the same shape, got {tuple(student.shape)} and "
+            f"{tuple(teacher.shape)}"
+        )
+    if student.device != teacher.device:
+        raise ValueError(
+            f"student and teacher must be on one device, got {student.device} and "
+            f"{teacher.device}: move the teacher with teacher.to(student.device)"
+        )
+    if teacher.requires_grad:
+        raise ValueError(
+            "teacher requires grad, but the teacher is a constant of the loss: compute it under "
+            "torch.no_grad() or pass teacher.detach()"
+        )
+    _check_choice("scope", scope)
+    leading = 2 if scope == "channel" else 1
+    if student.dim() < leading:
+        raise ValueError(
+            f"student must have at least {leading} dimensions for scope={scope!r}, got shape "
+            f"{tuple(student.shape)}: add a batch dimension with unsqueeze(0)"
+        )
+    batch, per_sample, length = student.shape[0], 1, 1
+    for size in student.shape[1:leading]:
+        per_sample *= size
+    for size in student.shape[leading:]:
+        length *= size
+    if per_sample * length == 0:
+        raise ValueError(
+            f"student must have at least one element a sample, got shape {tuple(student.shape)}"
+        )
+    return Rows(batch, batch * per_sample, length)
+
+
+def group_length(group_size: int | None, num_groups: int | None, length: int) -> int:
+    """Elements K of a group: `group_size`, or the row cut into `num_groups` equal parts.
+
+    Where a row does not divide, the last group is smaller; K = ceil(length / num_groups) then gives
+    the fewest groups of equal size that cover the row, which can be fewer than asked for.
+    """
+    if group_size is not None and num_groups is not None:
+        raise ValueError(
+            f"group_size={group_size} and num_groups={num_groups} are both given: pass only one"
+        )
+    if num_groups is not None:
+        _check_int("num_groups", num_groups, at_least=1)
+        if num_groups > length:
+            raise ValueError(
+                f"num_groups={num_groups} is more than the {length} elements of a row: "
+                f"pass at most {length}, or use scope='sample' for longer rows"
+            )
+        return -(-length // num_groups)
+    if group_size is None:
+        group_size = DEFAULT_GROUP_SIZE
+    _check_int("group_size", group_size, at_least=2)
+    return min(group_size, length)
+
+
+def check_options(*, norm, weight, terms, reduction, eps) -> None:
+    """Check the options that lift_loss and place_loss share."""
+    _check_choice("norm", norm)
+    _check_choice("terms", terms)
+    _check_choice("reduction", reduction)
+    check_eps(eps)
+    if isinstance(weight, Tensor):
+        if weight.dim() != 0 or not weight.is_floating_point():
+            raise ValueError(
+                f"weight must be a 0-d floating-point tensor, got shape {tuple(weight.shape)} of "
+                f"{weight.dtype}: pass weight.float().mean() or a float"
+            )
+    elif isinstance(weight, str):
+        if weight != "adaptive":
+            raise ValueError(f"weight={weight!r} is not known: pass 'adaptive' or a number")
+    elif not isinstance(weight, Real):
+        raise TypeError(
+            f"weight must be 'adaptive', a float in [0, 1] or a 0-d tensor, got "
+            f"{type(weight).__name__}"
+        )
+    elif not 0.0 <= weight <= 1.0:
+        raise ValueError(f"weight={weight} is outside [0, 1]: pass a number between 0 and 1")
+
+
+def check_eps(eps) -> None:
+    """eps is added to a variance and divides: it must be positive and finite."""
+    if not isinstance(eps, Real):
+        raise TypeError(f"eps must be a float, got {type(eps).__name__}")
+    if not 0.0 < eps < float("inf"):
+        raise ValueError(f"eps={eps} must be positive and finite, such as 1e-7")
+
+
+def _check_choice(name: str, value) -> None:
+    if value not in _CHOICES[name]:
+        choices = ", ".join(repr(choice) for choice in _CHOICES[name])
+        raise ValueError(f"{name}={value!r} is not known: pass one of {choices}")
+
+
+def _check_int(name: str, value, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < at_least:
+        raise ValueError(f"{name}={value} is too small: pass at least {at_least}")

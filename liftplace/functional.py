@@ -1,0 +1,192 @@
+"""lift_loss, place_loss and linear_fit: check the arguments, choose an implementation, call it."""
+
+import torch
+from torch import Tensor
+
+from liftplace import _closed_form, _dispatch, reference
+from liftplace._arguments import Rows, check_eps, check_options, group_length, split_rows
+from liftplace._autograd import PlaceFunction
+from liftplace._weight import adaptive_weight
+from liftplace.reference import Fit, LinearFit
+
+
+def lift_loss(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    scope: str = "channel",
+    norm: str = "l1",
+    weight: str | float | Tensor = "adaptive",
+    terms: str = "both",
+    reduction: str = "mean",
+    eps: float = 1e-7,
+    process_group: torch.distributed.ProcessGroup | None = None,
+    impl: str = "auto",
+    return_fit: bool = False,
+) -> Tensor | tuple[Tensor, Fit]:
+    """Distillation loss that fits the teacher's output linearly on the student's, once a row.
+
+    Takes the place of `F.mse_loss(student, teacher)`. With b, a the least-squares slope and
+    intercept of teacher on student in each row and r the residual, it is
+
+        coarse = (b - 1).abs().mean() + a.abs().mean()
+        w = 1 - min(1, coarse)
+        loss = coarse + w * r.square().mean()
+
+    Arguments, results and errors as in `place_loss`. Source: arXiv 2605.19729, LIFT.
+    """
+    return _loss(student, teacher, None, 1, scope, norm, weight, terms, reduction, eps,
+                 process_group, impl, return_fit)  # fmt: skip
+
+
+def place_loss(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    group_size: int | None = None,
+    num_groups: int | None = None,
+    scope: str = "channel",
+    norm: str = "l1",
+    weight: str | float | Tensor = "adaptive",
+    terms: str = "both",
+    reduction: str = "mean",
+    eps: float = 1e-7,
+    process_group: torch.distributed.ProcessGroup | None = None,
+    impl: str = "auto",
+    return_fit: bool = False,
+) -> Tensor | tuple[Tensor, Fit]:
+    """`lift_loss` with one fit for each group of elements of similar error.
+
+    Takes the place of `F.mse_loss(student, teacher)`. Each row is sorted by (teacher - student)^2,
+    ties by index, and cut into groups of `group_size`; the last may be smaller. With b, a the slope
+    and intercept of each group and r the residual (`liftplace.reference` is the definition):
+
+        coarse = weighted mean over groups of phi(b - 1) + phi(a)
+        w = 1 - min(1, weighted mean over groups of |b - 1| + |a|)
+        loss = coarse + w * r.square().mean()
+
+    The gradient treats the teacher, w and the grouping as constants, and a and b too in the
+    residual. It has no double backward, except with `impl="reference"`.
+
+    Args:
+        student: (B, C, *spatial), or (B, *) for `scope="sample"`; float32, bfloat16, float16 or
+            float64, any strides. An empty batch gives 0.
+        teacher: the student's shape and device; its dtype may differ. Must not require grad.
+        group_size: elements a group, at least 2; 16 (the paper's) if `num_groups` is not given.
+        num_groups: instead: equal groups a row. Where it does not divide a row, groups of
+            ceil(n / num_groups) elements.
+        scope: rows are "channel": one channel of one sample, or "sample": one sample.
+        norm: phi of the coarse term, "l1" (absolute value) or "l2" (square).
+        weight: w, "adaptive" or a float in [0, 1] or a 0-d tensor (not checked: no host sync).
+        terms: "both", "coarse" or "fine". "fine" alone has no coarse fit to wait for: adaptive
+            w is 1 there.
+        reduction: "mean" over elements, or "sum" over a sample's elements, averaged over the batch.
+        eps: added to the variance of the student in a group.
+        process_group: average the deviation behind w over these ranks, so that a run does not
+            depend on how its batch is split.
+        impl: "auto" (the fastest that fits), "triton", "cuda", "native", "torch" or "reference".
+        return_fit: also return what was fitted.
+
+    Returns:
+        The loss, 0-d float32 (float64 for float64 input); with `return_fit` also a `Fit` with
+        slope and intercept (rows, groups) and coarse, fine and weight (0-d), all detached.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+        RuntimeError: `impl` is named and cannot run here.
+
+    Source: arXiv 2605.19729, PLACE.
+    """
+    return _loss(student, teacher, group_size, num_groups, scope, norm, weight, terms, reduction,
+                 eps, process_group, impl, return_fit)  # fmt: skip
+
+
+def linear_fit(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    group_size: int | None = None,
+    num_groups: int | None = None,
+    scope: str = "channel",
+    eps: float = 1e-7,
+    impl: str = "auto",
+) -> LinearFit:
+    """The least-squares fit teacher ~ intercept + slope * student, without a loss or a gradient.
+
+    Args as in `place_loss`; neither `group_size` nor `num_groups` means one fit a row.
+
+    Returns:
+        A `LinearFit`: slope and intercept (rows, groups), and group, int64 in the student's shape,
+        the group number of each element in order of its error.
+    """
+    rows = split_rows(student, teacher, scope)
+    if group_size is None and num_groups is None:
+        num_groups = 1
+    size = group_length(group_size, num_groups, rows.length)
+    check_eps(eps)
+    impl = _dispatch.choose(impl, student, teacher, rows.length)
+    if impl == "reference":
+        with torch.no_grad():
+            return reference.linear_fit(student, teacher, group_size=group_size,
+                                        num_groups=num_groups, scope=scope, eps=eps)  # fmt: skip
+    s, t = _as_rows(student, rows), _as_rows(teacher, rows)
+    group, coef, _ = _dispatch.forward(
+        impl, s, t, None, 0.0, size, float(eps), False, True, True, 1, True
+    )
+    if size >= rows.length:
+        number = torch.zeros(student.shape, dtype=torch.int64, device=student.device)
+    else:
+        number = _closed_form.group_number(group).view(student.shape)
+    return LinearFit(coef[_closed_form.SLOPE], coef[_closed_form.INTERCEPT], number)
+
+
+def _loss(student, teacher, group_size, num_groups, scope, norm, weight, terms, reduction, eps,
+          process_group, impl, return_fit):  # fmt: skip
+    rows = split_rows(student, teacher, scope)
+    size = group_length(group_size, num_groups, rows.length)
+    check_options(norm=norm, weight=weight, terms=terms, reduction=reduction, eps=eps)
+    impl = _dispatch.choose(impl, student, teacher, rows.length)
+    if impl == "reference":
+        return reference.place_loss(
+            student, teacher, group_size=group_size, num_groups=num_groups, scope=scope, norm=norm,
+            weight=weight, terms=terms, reduction=reduction, eps=eps, process_group=process_group,
+            return_fit=return_fit,
+        )  # fmt: skip
+    s, t = _as_rows(student, rows), _as_rows(teacher, rows)
+    w, fixed = _weight(weight, terms, s)
+    wanted = (terms != "fine", terms != "coarse")
+    scale = rows.sample_length if reduction == "sum" else 1
+    needs_grad = torch.is_grad_enabled() and student.requires_grad
+    group, coef, values = _dispatch.forward(
+        impl, s, t, w, fixed, size, float(eps), norm == "l2", *wanted, scale, needs_grad
+    )
+    if process_group is not None and w is None and fixed is None:
+        values = _reweigh(values, rows, process_group, scale, wanted)
+    loss = values[_closed_form.LOSS].clone()
+    if needs_grad:
+        loss = PlaceFunction.apply(student, s, t, group, coef, values, impl, scale, *wanted)
+    if not return_fit:
+        return loss
+    _, coarse, fine, _, w = values.unbind()
+    return loss, Fit(coef[_closed_form.SLOPE], coef[_closed_form.INTERCEPT], coarse, fine, w)
+
+
+def _as_rows(x: Tensor, rows: Rows) -> Tensor:
+    return x.detach().reshape(rows.count, rows.length).contiguous()
+
+
+def _weight(weight, terms: str, like: Tensor) -> tuple[Tensor | None, float | None]:
+    """w as a tensor, as a number, or neither: adaptive."""
+    if isinstance(weight, Tensor):
+        return weight.detach().to(like.device, torch.float32), None
+    if weight == "adaptive":
+        return None, 1.0 if terms == "fine" else None
+    return None, float(weight)
+
+
+def _reweigh(values: Tensor, rows: Rows, process_group, scale, wanted) -> Tensor:
+    """Recompute w and the loss with the deviation averaged over the ranks."""
+    _, coarse, fine, deviation, _ = values.unbind()
+    w = adaptive_weight(deviation, rows.batch, process_group)
+    loss = _closed_form.total(coarse, fine, w, scale, *wanted)
+    return torch.stack([loss, coarse, fine, deviation, w])
