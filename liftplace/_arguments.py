@@ -85,22 +85,27 @@ def group_length(group_size: int | None, num_groups: int | None, length: int) ->
     Where a row does not divide, the last group is smaller; K = ceil(length / num_groups) then gives
     the fewest groups of equal size that cover the row, which can be fewer than asked for.
     """
+    check_groups(group_size, num_groups)
+    if num_groups is None:
+        return min(group_size or DEFAULT_GROUP_SIZE, length)
+    if num_groups > length:
+        raise ValueError(
+            f"num_groups={num_groups} is more than the {length} elements of a row: "
+            f"pass at most {length}, or use scope='sample' for longer rows"
+        )
+    return -(-length // num_groups)
+
+
+def check_groups(group_size: int | None, num_groups: int | None) -> None:
+    """Check how a row is to be cut, before its length is known."""
     if group_size is not None and num_groups is not None:
         raise ValueError(
             f"group_size={group_size} and num_groups={num_groups} are both given: pass only one"
         )
+    if group_size is not None:
+        _check_int("group_size", group_size, at_least=2)
     if num_groups is not None:
         _check_int("num_groups", num_groups, at_least=1)
-        if num_groups > length:
-            raise ValueError(
-                f"num_groups={num_groups} is more than the {length} elements of a row: "
-                f"pass at most {length}, or use scope='sample' for longer rows"
-            )
-        return -(-length // num_groups)
-    if group_size is None:
-        group_size = DEFAULT_GROUP_SIZE
-    _check_int("group_size", group_size, at_least=2)
-    return min(group_size, length)
 
 
 def check_options(*, norm, weight, terms, reduction, eps) -> None:

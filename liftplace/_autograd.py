@@ -13,17 +13,17 @@ class PlaceFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, student: Tensor, s: Tensor, t: Tensor, group: Tensor, coef: Tensor,
-                terms: Tensor, impl: str, scale: int, with_coarse: bool,
-                with_fine: bool) -> Tensor:  # fmt: skip
-        """student: as the caller has it; s, t: the same numbers as contiguous (rows, n)."""
-        ctx.save_for_backward(s, t, group, coef, terms)
-        ctx.options = (impl, scale, with_coarse, with_fine)
-        ctx.shape = student.shape
+    def forward(ctx, student: Tensor, t: Tensor, group: Tensor, coef: Tensor, terms: Tensor,
+                impl: str, scale: int, with_coarse: bool, with_fine: bool) -> Tensor:  # fmt: skip
+        """student: as the caller has it; t: the teacher as (rows, n); the rest from the forward."""
+        ctx.save_for_backward(student, t, group, coef, terms)
+        ctx.options = (scale, with_coarse, with_fine)
+        ctx.impl = impl
         return terms[0].clone()
 
     @staticmethod
     def backward(ctx, grad_out: Tensor):
-        impl, *options = ctx.options
-        grad = _dispatch.backward(impl, *ctx.saved_tensors, grad_out, *options)
-        return grad.view(ctx.shape), *(None,) * 9
+        student, t, *saved = ctx.saved_tensors
+        s = student.reshape(t.shape).contiguous()  # not detached: a double backward must be refused
+        grad = _dispatch.backward(ctx.impl, s, t, *saved, grad_out, *ctx.options)
+        return grad.view(student.shape), *(None,) * 8

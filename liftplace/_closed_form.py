@@ -18,8 +18,9 @@ SLOPE, INTERCEPT, MEAN_S, MEAN_D, K, C = range(6)
 # Entries of `terms`, (5,).
 LOSS, COARSE, FINE, DEVIATION, WEIGHT = range(5)
 
-# Elements taken at once on a CPU: a few arrays of this size fit a second-level cache.
-_CPU_BLOCK = 1 << 15
+# Elements taken at once on a CPU. Fewer, and the overhead of each operation shows; more, and so do
+# the temporaries in peak memory (`python -m benchmarks ops --device cpu`).
+_CPU_BLOCK = 1 << 16
 
 
 def forward(
@@ -46,8 +47,8 @@ def forward(
     coef = student.new_empty((6, rows, groups), dtype=accumulation_dtype(student, teacher))
     sums = coef.new_zeros(3)
     for block in _row_blocks(student):
-        s, d = student[block].to(coef.dtype), teacher[block].to(coef.dtype)
-        d = d - s
+        s = student[block].to(coef.dtype, copy=groups == 1)  # _fit_sorted works in place
+        d = torch.sub(teacher[block], s)
         if groups > 1:
             order = _order_by_error(d)
             s, d = s.gather(1, order), d.gather(1, order)
@@ -94,18 +95,22 @@ def backward(
     if with_fine:
         pull = 2 * terms[WEIGHT] * b
         of_dd, of_ds = of_dd - pull, of_ds + pull * (b - 1)
-    planes = torch.stack([coef[MEAN_S], coef[MEAN_D], of_dd * unit, of_ds * unit, of_one * unit])
+    mean_s, mean_d = coef[MEAN_S], coef[MEAN_D]
+    of_dd, of_ds, of_one = of_dd * unit, of_ds * unit, of_one * unit
     grad = torch.empty_like(student)
     for block in _row_blocks(student):
-        of_element = planes[:, block, :]
-        if coef.shape[2] > 1:
-            index = group_number(group[block])
-            of_element = [plane.gather(1, index) for plane in of_element]
-        mean_s, mean_d, of_dd, of_ds, of_one = of_element
+        index = group_number(group[block]) if coef.shape[2] > 1 else None
         s = student[block].to(coef.dtype)
-        dd = teacher[block].to(coef.dtype).sub(s).sub_(mean_d)
-        grad[block] = torch.addcmul(torch.addcmul(of_one, of_dd, dd), of_ds, s.sub(mean_s))
+        out = torch.sub(teacher[block], s).sub_(_of_element(mean_d[block], index))
+        out.mul_(_of_element(of_dd[block], index)).add_(_of_element(of_one[block], index))
+        out.addcmul_(s.sub(_of_element(mean_s[block], index)), _of_element(of_ds[block], index))
+        grad[block] = out
     return grad
+
+
+def _of_element(plane: Tensor, index: Tensor | None) -> Tensor:
+    """Each element's number out of its group's, (rows, groups); one group a row broadcasts."""
+    return plane if index is None else plane.gather(1, index)
 
 
 def total(coarse, fine, w, scale: int, with_coarse: bool, with_fine: bool) -> Tensor:
@@ -149,7 +154,10 @@ def _order_by_error(d: Tensor) -> Tensor:
 
 
 def _fit_sorted(s: Tensor, d: Tensor, size: int, eps: float, squared: bool, coef: Tensor) -> Tensor:
-    """Fit groups of `size` consecutive elements, the last one ragged; fill coef, return the sums."""
+    """Fit groups of `size` consecutive elements, the last one ragged; fill coef, return the sums.
+
+    Overwrites s and d: fresh memory costs more here than arithmetic.
+    """
     rows, n = s.shape
     whole = n // size
     split = whole * size
@@ -171,9 +179,10 @@ def _fit_groups(s: Tensor, d: Tensor, eps: float, squared: bool, coef: Tensor) -
     keep their digits where the student is good and b -> 1, a -> 0.
     """
     size = s.shape[-1]
-    (mean_s, ds), (mean_d, dd) = _centre(s), _centre(d)
-    inverse = 1 / (ds.square().mean(-1) + eps)
-    b_less_1 = ((ds * dd).mean(-1) - eps) * inverse
+    mean_s, mean_d = _centre_(s), _centre_(d)
+    product = s * s
+    inverse = 1 / (product.mean(-1) + eps)
+    b_less_1 = (torch.mul(s, d, out=product).mean(-1) - eps) * inverse
     a = mean_d - b_less_1 * mean_s
     b = b_less_1 + 1
     deviation = b_less_1.abs() + a.abs()
@@ -184,17 +193,17 @@ def _fit_groups(s: Tensor, d: Tensor, eps: float, squared: bool, coef: Tensor) -
     k = (alpha - gamma * mean_s) * inverse
     for plane, value in zip(coef, (b, a, mean_s, mean_d, k, gamma * b), strict=True):
         plane.copy_(value)
-    fine = torch.addcmul(dd, b_less_1.unsqueeze(-1), ds, value=-1).square_().sum()
-    return torch.stack([coarse.sum() * size, fine, deviation.sum() * size])
+    residual = d.addcmul_(b_less_1.unsqueeze(-1), s, value=-1)
+    return torch.stack([coarse.sum() * size, residual.square_().sum(), deviation.sum() * size])
 
 
-def _centre(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the last axis and x less it.
+def _centre_(x: Tensor) -> Tensor:
+    """Subtract from x its mean over the last axis, in place; return the mean.
 
     Centred twice: the first mean of equal large numbers is off by its rounding, whose square would
     stand against eps where the variance is 0.
     """
     mean = x.mean(-1, keepdim=True)
-    centred = x - mean
-    rest = centred.mean(-1, keepdim=True)
-    return (mean + rest).squeeze(-1), centred.sub_(rest)
+    rest = x.sub_(mean).mean(-1, keepdim=True)
+    x.sub_(rest)
+    return (mean + rest).squeeze(-1)

@@ -164,7 +164,7 @@ def _loss(student, teacher, group_size, num_groups, scope, norm, weight, terms, 
         values = _reweigh(values, rows, process_group, scale, wanted)
     loss = values[_closed_form.LOSS].clone()
     if needs_grad:
-        loss = PlaceFunction.apply(student, s, t, group, coef, values, impl, scale, *wanted)
+        loss = PlaceFunction.apply(student, t, group, coef, values, impl, scale, *wanted)
     if not return_fit:
         return loss
     _, coarse, fine, _, w = values.unbind()

@@ -144,10 +144,9 @@ def cut(x: Tensor, order: Tensor, size: int) -> Tensor:
 
 
 def group_sizes(x: Tensor, size: int) -> Tensor:
-    """Elements in each group of x (rows, n): (groups,)."""
-    return cut(torch.ones_like(x[:1]), torch.arange(x.shape[1], device=x.device)[None], size).sum(
-        (0, 2)
-    )
+    """Elements in each group of x (rows, n), the last one what is left of the row: (groups,)."""
+    begin = torch.arange(0, x.shape[1], size, device=x.device)
+    return (x.shape[1] - begin).clamp(max=size).to(x.dtype)
 
 
 def fit_groups(s: Tensor, t: Tensor, sizes: Tensor, eps: float) -> tuple[Tensor, Tensor]:

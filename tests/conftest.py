@@ -12,13 +12,11 @@ import pytest
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-def pytest_collection_modifyitems(items):
-    if torch.cuda.is_available():
-        return
-    no_gpu = pytest.mark.skip(reason="needs a GPU")
-    for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(no_gpu)
+def pytest_collection_modifyitems(config, items):
+    if not torch.cuda.is_available():
+        gpu = [item for item in items if "gpu" in item.keywords]
+        config.hook.pytest_deselected(items=gpu)
+        items[:] = [item for item in items if "gpu" not in item.keywords]
 
 
 @pytest.fixture(params=DEVICES)

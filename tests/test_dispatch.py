@@ -1,0 +1,147 @@
+"""The custom ops: opcheck, torch.compile, and what `auto` chooses."""
+
+import pytest
+import torch
+
+from liftplace import _dispatch, lift_loss, place_loss
+from liftplace._closed_form import group_dtype
+
+IMPLS = ["torch", "triton"]
+
+
+def _arguments(device, group_size, weight=None, fixed=None, with_groups=True):
+    student = torch.randn(4, 24, device=device)
+    teacher = student + 0.1 * torch.randn(4, 24, device=device)
+    weight = None if weight is None else torch.tensor(weight, device=device)
+    return student, teacher, weight, fixed, group_size, 1e-7, False, True, True, 1, with_groups
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("group_size", [5, 8, 24])
+def test_opcheck(impl, group_size, device):
+    for choice in ({}, {"weight": 0.5}, {"fixed": 0.5}, {"with_groups": False}):
+        arguments = _arguments(device, group_size, **choice)
+        op = getattr(_dispatch, f"{impl}_forward")
+        torch.library.opcheck(op, arguments)
+    student, teacher, *_ = arguments = _arguments(device, group_size)
+    saved = _dispatch.forward(impl, *arguments)
+    grad_out = torch.ones((), device=device)
+    op = getattr(_dispatch, f"{impl}_backward")
+    torch.library.opcheck(op, (student, teacher, *saved, grad_out, 1, True, True))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("op", [lift_loss, place_loss])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_in_one_graph(impl, op, dynamic, device):
+    """Dynamo and AOTAutograd trace the whole call, forward and backward; the ops stay as they are."""
+
+    torch._dynamo.reset()  # the parameters share this code, whose recompilations are limited
+
+    def step(student, teacher):
+        loss, fit = op(student * 1.5, teacher, impl=impl, reduction="sum", return_fit=True)
+        return loss + 1, fit.weight
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for batch in (2, 3):
+        student = torch.randn(batch, 3, 6, 6, device=device, requires_grad=True)
+        teacher = (student + 0.1 * torch.randn_like(student)).detach()
+        expected, weight = step(student, teacher)
+        (expected_grad,) = torch.autograd.grad(expected, student)
+        loss, weight_compiled = compiled(student, teacher)
+        (grad,) = torch.autograd.grad(loss, student)
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(weight_compiled, weight)
+        torch.testing.assert_close(grad, expected_grad)
+
+
+def test_compiles_with_inductor(device):
+    """The default backend, with code around the op for it to fuse."""
+    compiled = torch.compile(lambda s, t: 2 * place_loss(s.tanh(), t, impl="torch"), fullgraph=True)
+    student = torch.randn(2, 3, 6, 6, device=device, requires_grad=True)
+    teacher = torch.randn(2, 3, 6, 6, device=device)
+    expected = 2 * place_loss(student.tanh(), teacher, impl="torch")
+    (expected_grad,) = torch.autograd.grad(expected, student)
+    loss = compiled(student, teacher)
+    (grad,) = torch.autograd.grad(loss, student)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(grad, expected_grad)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("op", [lift_loss, place_loss])
+def test_double_backward_is_refused(impl, op, device):
+    student = torch.randn(2, 3, 8, device=device, requires_grad=True)
+    loss = op(student, torch.randn(2, 3, 8, device=device), impl=impl)
+    (grad,) = torch.autograd.grad(loss, student, create_graph=True)
+    with pytest.raises(RuntimeError, match="no double backward.*impl='reference'"):
+        grad.sum().backward()
+
+
+def test_reference_has_a_double_backward():
+    student = torch.randn(2, 3, 8, requires_grad=True)
+    loss = place_loss(student, torch.randn(2, 3, 8), impl="reference")
+    (grad,) = torch.autograd.grad(loss, student, create_graph=True)
+    grad.square().sum().backward()
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.gpu
+def test_auto_on_a_gpu():
+    x = torch.zeros(1, 1, 32, device="cuda")
+    assert _dispatch.choose("auto", x, x, 32) == "triton"
+    assert _dispatch.choose("auto", x.double(), x, 32) == "torch"
+    assert _dispatch.choose("auto", x, x, _dispatch.TRITON_MAX_LENGTH + 1) == "torch"
+
+
+def test_auto_elsewhere():
+    x = torch.zeros(1, 1, 32)
+    assert _dispatch.choose("auto", x, x, 32) == "torch"
+    assert _dispatch.choose("auto", x.to("meta"), x.to("meta"), 32) == "torch"
+
+
+@pytest.mark.gpu
+def test_no_host_synchronisation():
+    student = torch.randn(8, 3, 32, 32, device="cuda", requires_grad=True)
+    teacher = torch.randn(8, 3, 32, 32, device="cuda")
+    for impl in IMPLS:
+        place_loss(student, teacher, impl=impl).backward()  # compiles
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            place_loss(student, teacher, impl=impl).backward()
+            lift_loss(student, teacher, impl=impl).backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("op", [lift_loss, place_loss])
+def test_cuda_graph(impl, op):
+    """Captured once, replayed on new inputs."""
+    student = torch.randn(8, 3, 32, 32, device="cuda", requires_grad=True)
+    teacher = torch.randn(8, 3, 32, 32, device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            torch.autograd.grad(op(student, teacher, impl=impl), student)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = op(student, teacher, impl=impl)
+        (grad,) = torch.autograd.grad(loss, student)
+    for _ in range(2):
+        with torch.no_grad():
+            student.normal_()
+            teacher.normal_()
+        graph.replay()
+        expected = op(student, teacher, impl=impl)
+        (expected_grad,) = torch.autograd.grad(expected, student)
+        assert torch.equal(loss, expected)
+        assert torch.equal(grad, expected_grad)
+
+
+def test_group_numbers_take_two_bytes_up_to_65536_groups():
+    assert group_dtype(1 << 16) == torch.int16
+    assert group_dtype((1 << 16) + 1) == torch.int32

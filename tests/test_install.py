@@ -1,0 +1,119 @@
+"""What an installation brings, what importing it costs, and how it lives beside other packages."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _python(code: str, *, cwd, python=sys.executable, **variables) -> subprocess.CompletedProcess:
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        [python, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def _check(result: subprocess.CompletedProcess) -> str:
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    (file,) = out.glob("liftplace-*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A folder that holds the wheel's files and a stand-in for Hugging Face's `kernels`."""
+    site = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (site / "kernels").mkdir()
+    (site / "kernels" / "__init__.py").write_text("OWNER = 'somebody else'\n")
+    return site
+
+
+def test_wheel_holds_the_packages_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"liftplace"}
+    for needed in ("liftplace/kernels/place.py", "liftplace/demo/__init__.py"):
+        assert needed in names
+    assert any(name.startswith("liftplace/demo/teacher/") and name.endswith(".safetensors")
+               for name in names)  # fmt: skip
+    packages = {path.parent for path in (ROOT / "liftplace").rglob("__init__.py")}
+    for package in packages:
+        assert f"{package.relative_to(ROOT).as_posix()}/__init__.py" in names
+
+
+@pytest.mark.parametrize("where", ["elsewhere", "checkout"])
+def test_wheel_beside_a_package_named_kernels(installed, tmp_path, where):
+    """liftplace.kernels is ours, kernels is theirs, from any working directory.
+
+    In the checkout Python finds its liftplace folder first, which is not installed there.
+    """
+    code = "import kernels, liftplace.kernels.launch as ours; print(kernels.OWNER, ours.__file__)"
+    if where == "checkout":
+        code = f"import sys; sys.path.insert(0, {str(installed)!r}); " + code
+    python = [sys.executable, "-P"] if where == "checkout" else [sys.executable]
+    result = subprocess.run(
+        [*python, "-c", code], cwd=ROOT if where == "checkout" else tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)}, capture_output=True, text=True,
+    )  # fmt: skip
+    owner, file = _check(result).strip().rsplit(" ", 1)
+    assert owner == "somebody else"
+    assert Path(file).is_relative_to(installed)
+
+
+def test_this_installation_beside_a_package_named_kernels(installed, tmp_path):
+    """The installation under test (editable in CI), from the checkout and from elsewhere."""
+    only_theirs = tmp_path / "theirs"
+    (only_theirs / "kernels").mkdir(parents=True)
+    (only_theirs / "kernels" / "__init__.py").write_text("OWNER = 'somebody else'\n")
+    code = "import kernels, liftplace.kernels.launch; print(kernels.OWNER)"
+    for folder in (ROOT, tmp_path):
+        assert _check(_python(code, cwd=folder, PYTHONPATH=str(only_theirs))) == "somebody else\n"
+
+
+def test_an_uninstalled_checkout_says_what_to_do(tmp_path):
+    """A virtual environment without liftplace, in the checkout; torch is not reached."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    result = _python("import liftplace", cwd=ROOT, python=python, PYTHONPATH="")
+    assert result.returncode != 0
+    assert "pip install -e ." in result.stderr
+
+
+def test_import_is_light(tmp_path):
+    """torch and numpy alone: nothing of Triton or the extras, and no device is touched."""
+    code = """
+import sys, torch
+before = set(sys.modules)
+import liftplace
+heavy = {"triton", "diffusers", "accelerate", "safetensors", "matplotlib", "PIL", "tqdm", "tyro",
+         "yaml", "torchmetrics", "scipy", "pandas"}
+print(sorted(heavy & {name.split(".")[0] for name in set(sys.modules) - before}))
+print(torch.cuda.is_initialized())
+"""
+    assert _check(_python(code, cwd=tmp_path)) == "[]\nFalse\n"
+
+
+def test_requirements():
+    required = importlib.metadata.requires("liftplace")
+    base = {line.split(";")[0].strip() for line in required if "extra ==" not in line}
+    assert {name.split(">")[0] for name in base} == {"torch", "numpy", "triton"}
+    extras = importlib.metadata.metadata("liftplace").get_all("Provides-Extra")
+    assert {"train", "demo", "eval", "test", "dev"} <= set(extras)
+    assert not any("torchvision" in line for line in required)
