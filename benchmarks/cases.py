@@ -1,0 +1,74 @@
+"""What is measured: shapes, dtypes and group sizes of a device, and their inputs."""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+CPU_SHAPES = ((8, 3, 64, 64), (16, 4, 64, 64), (2, 3, 256, 256))
+CUDA_SHAPES = (
+    (64, 4, 32, 32),  # DiT, latents of 256x256
+    (96, 3, 64, 64),  # CelebA
+    (64, 4, 64, 64),  # SD, latents of 512x512
+    (16, 16, 128, 128),  # SD3, latents of 1024x1024
+    (16, 3, 256, 256),  # LSUN
+    (512, 64, 64, 64),  # student and teacher take 1 GB in float32: far beyond any L2 cache
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    op: str  # "place" or "lift"
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    group_size: int | None  # None for lift
+    device: str
+    threads: int
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def row_length(self) -> int:
+        return prod(self.shape[2:])
+
+    @property
+    def floor_bytes(self) -> int:
+        """What any op must move: student and teacher read once, the gradient written once."""
+        return 3 * self.elements * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        groups = f", groups of {self.group_size}" if self.group_size else ""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.op} {self.shape} {dtype}{groups}, {self.threads} CPU thread(s)"
+
+
+def cases(options) -> list[Case]:
+    """The cases of the command line; what is not given takes the device's defaults."""
+    cuda = options.device == "cuda"
+    shapes = options.shapes or (CUDA_SHAPES if cuda else CPU_SHAPES)
+    dtypes = options.dtypes or (["float32", "bfloat16"] if cuda else ["float32"])
+    group_sizes = options.group_sizes or ([16, 256] if cuda else [16])
+    threads = options.threads or ([torch.get_num_threads()] if cuda else [1, 2])
+    return [
+        Case(op, shape, getattr(torch, dtype), group_size, options.device, count)
+        for count in threads
+        for op in options.ops
+        for shape in shapes
+        for dtype in dtypes
+        for group_size in (group_sizes if op == "place" else [None])
+    ]
+
+
+def inputs(case: Case) -> tuple[Tensor, Tensor]:
+    """A student that needs a gradient and a teacher: Gaussian, their errors too.
+
+    The student shrinks and shifts the teacher, so that no term vanishes and 0 < w < 1.
+    """
+    generator = torch.Generator(case.device).manual_seed(0)
+    teacher = torch.randn(case.shape, generator=generator, device=case.device)
+    noise = torch.randn(case.shape, generator=generator, device=case.device)
+    student = noise.mul_(0.3).add_(0.9 * teacher).add_(0.05)
+    return student.to(case.dtype).requires_grad_(), teacher.to(case.dtype)

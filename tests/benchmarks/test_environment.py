@@ -1,0 +1,29 @@
+"""Every row says where it comes from."""
+
+import re
+
+import torch
+
+from benchmarks import environment
+
+
+def test_environment_of_a_cpu_run():
+    where = environment.environment("cpu")
+    assert where["device"] and where["driver"] == "" and where["torch"] == torch.__version__
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", where["date"])
+
+
+def test_commit_marks_a_changed_tree(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "_ROOT", tmp_path)
+    assert environment.commit() == "uncommitted"
+    git = ("git", "-c", "user.name=n", "-c", "user.email=e@example.org")
+    environment._run("git", "init")
+    (tmp_path / "file.py").write_text("1")
+    environment._run(*git, "add", ".")
+    environment._run(*git, "commit", "-m", "m")
+    assert re.fullmatch("[0-9a-f]{12}", environment.commit())
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "benchmarks" / "results" / "ops_cpu.csv").write_text("")
+    assert re.fullmatch("[0-9a-f]{12}", environment.commit())
+    (tmp_path / "file.py").write_text("2")
+    assert re.fullmatch(r"[0-9a-f]{12}\+dirty", environment.commit())

@@ -1,0 +1,59 @@
+"""benchmarks/naive.py computes what the reference does."""
+
+import pytest
+import torch
+
+from benchmarks import naive
+from liftplace import reference
+
+
+def pair(device, shape=(2, 3, 8, 8)):
+    """Errors of a row lie well apart, so that float32 and float64 sort alike."""
+    n = shape[2] * shape[3]
+    error = torch.stack([torch.randperm(n) for _ in range(shape[0] * shape[1])]) / n + 0.01
+    sign = torch.randint(0, 2, error.shape) * 2 - 1
+    teacher = torch.randn(shape)
+    student = (teacher + (error * sign).view(shape)).to(device).requires_grad_()
+    return student, teacher.to(device)
+
+
+@pytest.mark.parametrize("stable", [False, True])
+@pytest.mark.parametrize("group_size", [2, 16, 64])
+def test_place_loss_agrees_with_the_float64_reference(device, group_size, stable):
+    student, teacher = pair(device)
+    wide = student.detach().double().requires_grad_()
+    want = reference.place_loss(wide, teacher.double(), group_size=group_size)
+    loss = naive.place_loss(student, teacher, group_size=group_size, stable=stable)
+    agree(loss, student, want, wide)
+
+
+def test_lift_loss_agrees_with_the_float64_reference(device):
+    student, teacher = pair(device)
+    wide = student.detach().double().requires_grad_()
+    agree(naive.lift_loss(student, teacher), student, reference.lift_loss(wide, teacher.double()),
+          wide)  # fmt: skip
+
+
+def test_place_loss_widens_16_bit_inputs():
+    student, teacher = pair("cpu")
+    narrow = student.detach().bfloat16().requires_grad_()
+    loss = naive.place_loss(narrow, teacher.bfloat16(), stable=True)
+    wide = narrow.detach().float().requires_grad_()
+    want = naive.place_loss(wide, teacher.bfloat16().float(), stable=True)
+    assert loss.dtype == torch.float32 and loss.equal(want)
+    gradients = torch.autograd.grad(loss, narrow)[0], torch.autograd.grad(want, wide)[0]
+    assert gradients[0].equal(gradients[1].bfloat16())
+
+
+def test_place_loss_refuses_a_ragged_last_group():
+    student, teacher = pair("cpu", (1, 1, 3, 7))
+    with pytest.raises(ValueError, match="group_size=16 does not divide rows of 21"):
+        naive.place_loss(student, teacher)
+
+
+def agree(loss, student, want, wide):
+    torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=0)
+    gradient, expected = torch.autograd.grad(loss, student)[0], torch.autograd.grad(want, wide)[0]
+    torch.testing.assert_close(
+        gradient.double(), expected, rtol=0, atol=1e-5 * expected.abs().max().item()
+    )

@@ -1,0 +1,62 @@
+"""Rows, the CSV file and the table."""
+
+import pytest
+import torch
+
+from benchmarks import results
+from benchmarks.cases import Case
+from benchmarks.memory import Memory
+
+CASE = Case("place", (1, 2, 8, 8), torch.float32, 16, "cpu", 1)
+WHERE = {"date": "2026-01-01", "device": "a CPU", "driver": "", "torch": "2", "triton": "",
+         "commit": "abc"}  # fmt: skip
+
+
+def make(case=CASE, ours=(1.0, 2.0, 4.0)):
+    """naive takes 8 ms and then 4 ms and 4 ms, half of it forward."""
+    samples = {
+        (name, "eager", ""): [{"forward": t / 2, "backward": t / 2, "both": t} for t in times]
+        for name, times in (("naive", (8.0, 4.0, 4.0)), ("torch", ours))
+    }
+    used = {"naive": Memory(1280, 640), "torch": Memory(640, 128)}
+    return results.rows(case, WHERE, samples, used, {})
+
+
+def test_rows_hold_every_column_and_paired_ratios():
+    rows = {(row["implementation"], row["phase"]): row for row in make()}
+    assert len(rows) == 6
+    assert all(set(row) == set(results.COLUMNS) for row in rows.values())
+    both = rows["torch", "both"]
+    assert both["ratio_p50"] == 2.0  # of 8, 2 and 1: round by round, not 4 / 2
+    assert both["ratio_p80"] == pytest.approx(5.6)
+    assert both["ms_p50"] == 2.0 and both["repeats"] == 3
+    assert both["gb_per_s"] == pytest.approx(3 * 128 * 4 / 2e-3 / 1e9)
+    assert (both["bytes_peak"], both["bytes_kept"]) == (640, 128)
+    assert rows["torch", "forward"]["bytes_peak"] == ""
+    assert (both["shape"], both["dtype"], both["group_size"]) == ("1x2x8x8", "float32", 16)
+
+
+def test_save_replaces_the_same_case_and_keeps_others(tmp_path):
+    path = tmp_path / "new" / "ops_cpu.csv"
+    other = Case("lift", CASE.shape, CASE.dtype, None, "cpu", 1)
+    results.save(path, make())
+    results.save(path, make(other))
+    results.save(path, make(ours=(2.0, 4.0, 8.0)))
+    rows = results.load(path)
+    assert len(rows) == 12 and list(rows[0]) == list(results.COLUMNS)
+    ours = [row for row in rows if row["implementation"] == "torch" and row["phase"] == "both"]
+    assert {row["op"]: row["ms_p50"] for row in ours} == {"lift": "2", "place": "4"}
+    assert [file.name for file in path.parent.iterdir()] == ["ops_cpu.csv"]
+
+
+def test_load_of_no_file_is_empty(tmp_path):
+    assert results.load(tmp_path / "none.csv") == []
+
+
+def test_table_shows_each_implementation_once():
+    lines = results.table(CASE, make()).splitlines()
+    assert lines[0] == str(CASE)
+    naive, ours = lines[2].split(), lines[3].split()
+    assert (naive[0], ours[0]) == ("naive", "torch")
+    assert "10.00" in naive and "5.00" in naive  # bytes an element, peak and kept
+    assert "2.00" in ours and "1.00" in ours

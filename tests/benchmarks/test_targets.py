@@ -1,0 +1,49 @@
+"""Targets are judged by the rows, and a miss is shown."""
+
+import torch
+
+from benchmarks.cases import Case
+from benchmarks.targets import Target, targets
+
+
+def row(name, ms, ratio, peak, kept=0, l2="", gb_per_s=1.0):
+    return {"implementation": name, "mode": "eager", "l2": l2, "phase": "both", "ms_p50": ms,
+            "ratio_p50": ratio, "bytes_peak": peak, "bytes_kept": kept,
+            "gb_per_s": gb_per_s}  # fmt: skip
+
+
+def test_cpu_targets_pass_and_miss():
+    case = Case("place", (8, 3, 64, 64), torch.float32, 16, "cpu", 1)
+    n = case.elements
+    rows = [row("naive", 10, 1, 40 * n, 20 * n), row("torch", 8, 1.25, 20 * n, 5 * n),
+            row("native", 0.9, 11, 12 * n)]  # fmt: skip
+    found = targets(case, rows)
+    assert [target.met for target in found] == [False, True, False, True, False]
+    assert str(found[0]).startswith("MISS") and "1.25 (at least 1.4)" in str(found[0])
+    assert str(found[1]).startswith("pass") and "0.5 (at most 0.65)" in str(found[1])
+    assert found[4].measured == 8  # 12 bytes an element less the gradient's 4
+
+
+def test_cuda_targets_take_the_faster_of_ours():
+    case = Case("place", (96, 3, 64, 64), torch.float32, 16, "cuda", 1)
+    n = case.elements
+    rows = [row("naive", 100, 1, 40 * n, l2="warm"), row("triton", 4, 25, 9 * n, l2="warm"),
+            row("cuda", 2, 50, 9 * n, l2="warm"), row("compile", 30, 3, 30 * n, l2="warm"),
+            row("mse", 1, 100, 8 * n, l2="warm")]  # fmt: skip
+    found = targets(case, rows)
+    assert [target.measured for target in found] == [50, 15, 2, 5]
+    assert [target.met for target in found] == [True, True, False, True]
+    assert all("cuda, " in target.text for target in found)
+
+
+def test_lift_on_a_gigabyte_is_held_against_the_copy():
+    case = Case("lift", (512, 64, 64, 64), torch.float32, None, "cuda", 1)
+    rows = [row("triton", 1, 1, 0, l2="warm"), row("triton", 1, 1, 0, l2="cold", gb_per_s=3.0),
+            row("copy", 1, 1, 0, l2="cold", gb_per_s=4.0)]  # fmt: skip
+    (bandwidth,) = targets(case, rows)
+    assert bandwidth.measured == 0.75 and not bandwidth.met
+
+
+def test_nan_meets_no_target():
+    assert not Target("", float("nan"), 1, True).met
+    assert not Target("", float("nan"), 1, False).met
