@@ -9,6 +9,8 @@ if not torch.cuda.is_available():
 
 import pytest
 
+torch.set_num_threads(1)  # small tensors; a second thread only waits for whatever else runs
+
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 

@@ -185,6 +185,11 @@ MAKE = {
              "pretrained_teacher_name_or_path": "@colour"},
             "cannot read image {images}/cat.png",
         ),
+        (
+            {"train_data_dir": "@images", "dataset_name": None, "dataloader_num_workers": 1,
+             "pretrained_teacher_name_or_path": "@colour"},
+            "liftplace: cannot read image {images}/cat.png: not an image",
+        ),
         ({"config": "@a.yaml"}, "no setting 'trian_batch_size'; the nearest is 'train_batch_size'"),
         ({"config": "@gone"}, "cannot read --config {gone}"),
         ({"output_dir": None}, "--output_dir is missing"),

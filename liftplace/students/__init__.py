@@ -1,0 +1,1 @@
+"""Small students from big teachers."""

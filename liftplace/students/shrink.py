@@ -1,0 +1,54 @@
+"""A student of the teacher's architecture with fewer channels and layers, newly initialised."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import UNet2DModel
+
+from liftplace.errors import UsageError
+
+
+def shrink(
+    teacher_config: Mapping[str, Any],
+    block_out_channels: Sequence[int],
+    layers_per_block: int | None = None,
+    *,
+    seed: int = 0,
+) -> UNet2DModel:
+    """A new UNet2DModel like the teacher but for its width and depth.
+
+    Group norms keep as many of the teacher's groups as divide the new widths.
+
+    Args:
+        teacher_config: of the teacher, as in its config.json.
+        block_out_channels: channels of each level, as many levels as the teacher has.
+        layers_per_block: layers of each level; the teacher's if not given.
+        seed: of the initial weights; the global generator is left alone.
+
+    Raises:
+        UsageError: another number of levels, or numbers that UNet2DModel does not take.
+    """
+    levels = len(teacher_config["block_out_channels"])
+    if len(block_out_channels) != levels:
+        raise UsageError(
+            f"student_block_out_channels must be {levels} numbers, one for each level of the "
+            f"teacher {list(teacher_config['block_out_channels'])}, got {list(block_out_channels)}"
+        )
+    config = {name: value for name, value in teacher_config.items() if not name.startswith("_")}
+    config["block_out_channels"] = tuple(block_out_channels)
+    config["layers_per_block"] = layers_per_block or teacher_config["layers_per_block"]
+    config["norm_num_groups"] = math.gcd(config["norm_num_groups"], *block_out_channels)
+    if config.get("attn_norm_num_groups"):
+        config["attn_norm_num_groups"] = math.gcd(
+            config["attn_norm_num_groups"], *block_out_channels
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return UNet2DModel(**config)
+        except ValueError as error:
+            raise UsageError(
+                f"no student with channels {list(block_out_channels)}: {error}"
+            ) from error

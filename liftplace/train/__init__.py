@@ -1,0 +1,25 @@
+"""The trainer: distil a student from a teacher, or train a model from scratch."""
+
+from importlib import import_module
+
+_HOME = {
+    "CheckpointError": "checkpoint",
+    "DistillConfig": "config",
+    "Learner": "learner",
+    "NoiseProcess": "process",
+    "NonFiniteError": "learner",
+    "Objective": "objective",
+    "TrainConfig": "config",
+    "TrainingInterrupted": "loop",
+    "distill": "recipes",
+    "fit": "loop",
+    "train": "recipes",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    """Imports on first use: reading a configuration should not wait for diffusers."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,93 @@
+"""Batches of a run: which images, and what noise, each step sees."""
+
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from liftplace.train.config import RunConfig
+from liftplace.train.process import NoiseProcess, NoisyBatch
+from liftplace.train.randomness import generator_for
+
+
+def noisy_batches(
+    dataset: Dataset, process: NoiseProcess, config: RunConfig, accelerator: Accelerator, start: int
+) -> Iterator[NoisyBatch]:
+    """The noisy batches of the steps after step `start`, on the accelerator's device.
+
+    Under several processes each gets its share of the batch; timesteps, noise and flips are drawn
+    for the whole of it in every process.
+    """
+    parts = config.gradient_accumulation_steps
+    numbers = range(start * parts, config.max_train_steps * parts)
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    sampler = ShuffledBatches(
+        len(dataset), config.train_batch_size, numbers,
+        seed=config.seed, process=rank, processes=ranks,
+    )  # fmt: skip
+    loader = DataLoader(
+        dataset, batch_sampler=sampler, num_workers=config.dataloader_num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )  # fmt: skip
+    share = slice(rank * config.train_batch_size, (rank + 1) * config.train_batch_size)
+    for number, item in zip(numbers, loader, strict=True):
+        images = item["images"].to(accelerator.device, non_blocking=True)
+        generator = generator_for(accelerator.device, config.seed, "noise", number)
+        whole = (ranks * len(images), *images.shape[1:])
+        timestep_numbers, noise = process.draw(whole, generator)
+        if config.random_flip:
+            coins = torch.rand(whole[0], 1, 1, 1, generator=generator, device=images.device)
+            images = torch.where(coins[share] < 0.5, images.flip(-1), images)
+        yield process.noise_images(images, timestep_numbers[share], noise[share])
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Indices of one process's batches: every image once an epoch, in an order of its own.
+
+    Batch n of the run takes the n-th stretch of the endless sequence of shuffled epochs, so the
+    last images of an epoch share a batch with the first of the next.
+
+    Args:
+        size: number of images.
+        batch_size: images a batch in one process.
+        batches: which batches of the run to give.
+        seed: of the shuffling.
+        process, processes: this process's number and how many share each batch.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        batches: range,
+        *,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.batches = batches
+        self.seed = seed
+        self.process = process
+        self.processes = processes
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, order = -1, []
+        for batch in self.batches:
+            first = (batch * self.processes + self.process) * self.batch_size
+            indices = []
+            for position in range(first, first + self.batch_size):
+                if position // self.size != epoch:
+                    epoch = position // self.size
+                    order = self._shuffled(epoch)
+                indices.append(order[position % self.size])
+            yield indices
+
+    def _shuffled(self, epoch: int) -> list[int]:
+        generator = generator_for("cpu", self.seed, "epoch", epoch)
+        return torch.randperm(self.size, generator=generator).tolist()

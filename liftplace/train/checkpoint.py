@@ -1,0 +1,175 @@
+"""Checkpoints that are either complete or not there.
+
+A checkpoint is written into a hidden folder beside its place, flushed to the disk, and renamed.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from pickle import UnpicklingError
+
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from liftplace.errors import UsageError
+from liftplace.train.learner import Learner
+
+STATE = "state.json"
+
+# What reading a file raises that is cut off, overwritten or of another model.
+DAMAGE = (OSError, EOFError, KeyError, RuntimeError, ValueError, SafetensorError, UnpicklingError)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: folders checkpoint-N, N being the steps done.
+
+    Args:
+        folder: of the run.
+        limit: keep this many of the newest; None keeps all.
+    """
+
+    def __init__(self, folder: str | Path, limit: int | None = None) -> None:
+        self.folder = Path(folder)
+        self.limit = limit
+
+    def complete(self) -> list[Path]:
+        """The complete checkpoints, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _step(path) is not None]
+        return sorted((path for path in found if (path / STATE).is_file()), key=_step)
+
+    def latest(self) -> Path | None:
+        complete = self.complete()
+        return complete[-1] if complete else None
+
+    def find(self, name: str | None) -> Path | None:
+        """The checkpoint that `resume_from_checkpoint` names; None for a start from step 0.
+
+        Raises:
+            UsageError: there is none of that name, or a later one that would be lost.
+        """
+        if name is None:
+            return None
+        if name == "latest":
+            return self.latest()
+        path = self.folder / name if Path(name).name == name else Path(name)
+        if path.resolve() not in [complete.resolve() for complete in self.complete()]:
+            raise UsageError(f"--resume_from_checkpoint: {self.folder} has no checkpoint {name}")
+        if path.resolve() != self.latest().resolve():
+            raise UsageError(
+                f"--resume_from_checkpoint {name}: {self.latest()} is later; move it away first, "
+                "or resume from latest"
+            )
+        return path
+
+    def save(self, accelerator: Accelerator, learners: list[Learner], step: int) -> None:
+        """Write checkpoint-`step`, then delete those beyond the limit. Every process calls this.
+
+        Raises:
+            CheckpointError: writing failed. The checkpoints before are untouched.
+        """
+        final = self.folder / f"checkpoint-{step}"
+        if (final / STATE).is_file():
+            return
+        partial = self.folder / f".{final.name}.partial"
+        if accelerator.is_main_process:
+            self._remove_partial()
+            partial.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        try:
+            accelerator.save_state(str(partial))
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                _write_own_state(partial, learners, step)
+                _flush(partial)
+                os.replace(partial, final)
+                _flush_folder(self.folder)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch's are RuntimeErrors
+            shutil.rmtree(partial, ignore_errors=True)
+            raise CheckpointError(
+                f"could not write {final}: {error}; the last complete checkpoint is "
+                f"{self.latest() or 'none'}"
+            ) from error
+        if accelerator.is_main_process and self.limit is not None:
+            for path in self.complete()[: -self.limit]:
+                shutil.rmtree(path)
+        accelerator.wait_for_everyone()
+
+    def load(self, path: Path, accelerator: Accelerator, learners: list[Learner]) -> int:
+        """Put the learners back to where they were; gives the number of steps done."""
+        try:
+            state = json.loads((path / STATE).read_text(encoding="utf-8"))
+            _check_names(path, list(state["learners"]), [learner.name for learner in learners])
+            accelerator.load_state(str(path))
+            for learner in learners:
+                if learner.ema is not None:
+                    _load_average(learner, path, state["learners"][learner.name])
+        except UsageError:
+            raise
+        except DAMAGE as error:
+            raise CheckpointError(
+                f"cannot load {path}: it is damaged or of another model ({type(error).__name__})"
+            ) from error
+        return state["step"]
+
+    def _remove_partial(self) -> None:
+        for path in self.folder.glob(".checkpoint-*.partial"):
+            shutil.rmtree(path)
+
+
+def _check_names(path: Path, theirs: list[str], ours: list[str]) -> None:
+    if theirs != ours:
+        raise UsageError(f"{path} holds the learners {theirs}, not {ours}")
+
+
+def _step(path: Path) -> int | None:
+    match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+    return int(match[1]) if match else None
+
+
+def _write_own_state(folder: Path, learners: list[Learner], step: int) -> None:
+    state = {"step": step, "learners": {}}
+    for learner in learners:
+        state["learners"][learner.name] = {}
+        if learner.ema is not None:
+            weights = {str(i): weight for i, weight in enumerate(learner.ema.shadow_params)}
+            save_file(weights, folder / _average_file(learner))
+            state["learners"][learner.name]["ema_steps"] = learner.ema.optimization_step
+    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+
+
+def _load_average(learner: Learner, folder: Path, state: dict) -> None:
+    device = learner.ema.shadow_params[0].device
+    weights = load_file(folder / _average_file(learner), device=str(device))
+    learner.ema.shadow_params = [weights[str(i)] for i in range(len(weights))]
+    learner.ema.optimization_step = state["ema_steps"]
+
+
+def _average_file(learner: Learner) -> str:
+    return f"ema-{learner.name}.safetensors"
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # Windows cannot open a folder to flush it
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

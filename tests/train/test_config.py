@@ -1,0 +1,75 @@
+import dataclasses
+
+import pytest
+
+from liftplace.errors import UsageError
+from liftplace.train import DistillConfig, TrainConfig
+from liftplace.train.config import MAY_CHANGE_ON_RESUME
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_train_steps": 0}, "max_train_steps must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be greater than 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be greater than 0, got nan"),
+        ({"adam_beta1": 1.5}, r"adam_beta1 must be in \[0, 1\], got 1.5"),
+        ({"resolution": 0}, "resolution must be at least 1, got 0"),
+        ({"weight": 2.0}, r"weight must be in \[0, 1\], got 2.0"),
+        ({"group_size": 1}, "group_size must be at least 2, got 1"),
+        ({"group_size": 4, "num_groups": 4}, "group_size or num_groups, not both"),
+        ({"student_block_out_channels": (8, 0)}, "one positive number a level"),
+    ],
+)
+def test_a_value_out_of_range_is_named(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        DistillConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "--output_dir is missing"),
+        ({"output_dir": "a"}, "--dataset_name digits or --train_data_dir"),
+        (
+            {"output_dir": "a", "dataset_name": "digits", "train_data_dir": "b"},
+            "--dataset_name digits or --train_data_dir",
+        ),
+        ({"output_dir": "a", "dataset_name": "digits"}, "--pretrained_teacher_name_or_path is mis"),
+    ],
+)
+def test_what_is_missing_is_named(given, message):
+    with pytest.raises(UsageError, match=message):
+        DistillConfig(**given).check_complete()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "no student"),
+        ({"student": "s", "student_layers_per_block": 1}, "not both"),
+    ],
+)
+def test_exactly_one_student(given, message):
+    config = DistillConfig(
+        output_dir="a", dataset_name="digits", pretrained_teacher_name_or_path="t", **given
+    )
+    with pytest.raises(UsageError, match=message):
+        config.check_complete()
+
+
+def test_what_is_given_wins_over_the_preset():
+    config = DistillConfig(preset="dit", norm="l1")
+    assert config.option("norm", "other") == "l1"
+    assert config.option("task_weight", 1.0) == 0.1
+    assert DistillConfig().option("task_weight", 1.0) == 1.0
+
+
+@pytest.mark.parametrize("config_class", [DistillConfig, TrainConfig])
+def test_settings_that_may_change_exist(config_class):
+    assert {field.name for field in dataclasses.fields(config_class)} >= MAY_CHANGE_ON_RESUME
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().seed = 1

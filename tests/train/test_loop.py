@@ -1,0 +1,273 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from liftplace.errors import UsageError
+from liftplace.train import CheckpointError, NonFiniteError, TrainingInterrupted, fit
+from liftplace.train import checkpoint as checkpoint_module
+from liftplace.train.metrics import read_metrics
+from tests.train.tiny import assert_same_weights, config_for, learner_for, process, tiny_unet
+
+IMAGES_A_STEP = 8
+
+
+class Disturbed(Dataset):
+    """The digits; before the first image of a step something happens."""
+
+    def __init__(self, images, step, disturb):
+        self.images, self.step, self.disturb = images, step, disturb
+        self.taken = 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        self.taken += 1
+        item = self.images[index]
+        if self.taken == (self.step - 1) * IMAGES_A_STEP + 1:
+            return self.disturb(item) or item
+        return item
+
+
+def press_ctrl_c(item):
+    signal.raise_signal(signal.SIGINT)
+
+
+def crash(item):
+    raise MemoryError("as if the machine had failed")
+
+
+def make_nan(item):
+    return {"images": item["images"] * torch.nan}
+
+
+def run(folder, dataset, losses=("place", "none"), teacher=None, **settings):
+    config = config_for(folder, **settings)
+    learners = [learner_for(config, loss) for loss in losses]
+    fit(
+        learners,
+        dataset=dataset,
+        process=process(),
+        config=config,
+        teacher=teacher or tiny_unet(),
+    )
+    return learners
+
+
+def checkpoints(folder):
+    return sorted(path.name for path in Path(folder).glob("*checkpoint-*"))
+
+
+def assert_same_run(learners, others, folder, other_folder):
+    for one, other in zip(learners, others, strict=True):
+        assert_same_weights(one.model, other.model)
+        assert all(map(torch.equal, one.ema.shadow_params, other.ema.shadow_params))
+    metrics = (folder / "metrics.jsonl").read_text()
+    assert metrics == (other_folder / "metrics.jsonl").read_text()
+    assert [line["step"] for line in map(json.loads, metrics.splitlines())] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, digits):
+    """A run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run(folder, digits), folder
+
+
+@pytest.mark.parametrize(
+    ("disturb", "error", "kept"),
+    [
+        (press_ctrl_c, TrainingInterrupted, ["checkpoint-3", "checkpoint-5"]),
+        (crash, MemoryError, ["checkpoint-3"]),
+    ],
+)
+def test_resumed_run_is_bit_for_bit_the_run_never_stopped(
+    tmp_path, digits, whole, disturb, error, kept
+):
+    with pytest.raises(error):
+        run(tmp_path, Disturbed(digits, 5, disturb))
+    assert checkpoints(tmp_path) == kept
+    torch.manual_seed(123)  # whatever the new process has drawn before
+    learners = run(tmp_path, digits, resume_from_checkpoint="latest")
+    assert_same_run(learners, whole[0], tmp_path, whole[1])
+    assert checkpoints(tmp_path) == [*kept, "checkpoint-6"]
+
+
+def test_run_stopped_before_its_first_checkpoint_starts_again(tmp_path, digits, whole):
+    with pytest.raises(MemoryError):
+        run(tmp_path, Disturbed(digits, 2, crash))
+    learners = run(tmp_path, digits, resume_from_checkpoint="latest")
+    assert_same_run(learners, whole[0], tmp_path, whole[1])
+
+
+def test_pictures_and_checkpoints_do_not_change_the_run(tmp_path, digits, whole):
+    settings = {"validation_steps": 2, "num_validation_images": 2, "num_inference_steps": 2}
+    learners = run(tmp_path, digits, checkpointing_steps=0, **settings)
+    assert_same_run(learners, whole[0], tmp_path, whole[1])
+    assert checkpoints(tmp_path) == []
+    pictures = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert pictures == [f"{name}-00000{n}.png" for name in ("none", "place") for n in (2, 4, 6)]
+
+
+@pytest.mark.parametrize("name", ["place", "none"])
+def test_learners_side_by_side_are_as_alone(tmp_path, digits, whole, name):
+    (alone,) = run(tmp_path, digits, losses=(name,))
+    (together,) = (learner for learner in whole[0] if learner.name == name)
+    assert_same_weights(alone.model, together.model)
+    lines = read_metrics(whole[1] / "metrics.jsonl")
+    for ours, theirs in zip(read_metrics(tmp_path / "metrics.jsonl"), lines, strict=True):
+        assert ours.pop("step") == theirs["step"]
+        assert ours == {
+            key.removeprefix(f"{name}/"): value
+            for key, value in theirs.items()
+            if key.startswith(f"{name}/")
+        }
+
+
+def test_metrics_are_complete(whole):
+    line = read_metrics(whole[1] / "metrics.jsonl")[-1]
+    common = ["loss", "task", "gradient_norm", "learning_rate"]
+    place = [*common, "kd", "coarse", "fine", "weight"]
+    expected = {"step", *(f"none/{key}" for key in common), *(f"place/{key}" for key in place)}
+    assert line.keys() == expected
+
+
+def test_non_finite_loss_stops_and_is_never_saved(tmp_path, digits):
+    # Logged every 10 steps only, so the checkpoint of step 6 is what would save the NaN.
+    with pytest.raises(
+        NonFiniteError,
+        match="^step 5: task of place is not finite; the last good checkpoint is .*/checkpoint-3$",
+    ):
+        run(tmp_path, Disturbed(digits, 5, make_nan), logging_steps=10)
+    assert checkpoints(tmp_path) == ["checkpoint-3"]
+    assert read_metrics_if_any(tmp_path) == []
+
+
+def read_metrics_if_any(folder):
+    file = folder / "metrics.jsonl"
+    return read_metrics(file) if file.exists() else []
+
+
+def test_the_term_at_fault_is_named(tmp_path, digits):
+    teacher = tiny_unet()
+    torch.nn.init.constant_(teacher.conv_out.bias, torch.inf)
+    with pytest.raises(
+        NonFiniteError, match="^step 1: coarse of place .* last good checkpoint is none$"
+    ):
+        run(tmp_path, digits, teacher=teacher)
+
+
+def test_average_that_is_not_finite_is_not_saved(tmp_path, digits):
+    config = config_for(tmp_path)
+    learner = learner_for(config, "none")
+
+    def spoil(item):
+        learner.ema.shadow_params[0].fill_(torch.nan)
+
+    with pytest.raises(NonFiniteError, match="^step 3: a weight of none is not finite"):
+        fit([learner], dataset=Disturbed(digits, 2, spoil), process=process(), config=config)
+    assert checkpoints(tmp_path) == []
+
+
+def test_full_disk_names_the_last_checkpoint(tmp_path, digits, monkeypatch):
+    flush = checkpoint_module._flush
+
+    def flush_once(folder):
+        if folder.name != ".checkpoint-3.partial":
+            raise OSError(28, "No space left on device")
+        flush(folder)
+
+    monkeypatch.setattr(checkpoint_module, "_flush", flush_once)
+    with pytest.raises(CheckpointError, match="No space left on device; .*checkpoint-3$"):
+        run(tmp_path, digits)
+    assert checkpoints(tmp_path) == ["checkpoint-3"]
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+from liftplace.data import load_dataset
+from liftplace.train import checkpoint
+from tests.train.test_loop import run
+
+flush = checkpoint._flush
+
+def flush_or_die(folder):
+    if folder.name == ".checkpoint-6.partial":
+        os.kill(os.getpid(), signal.SIGKILL)
+    flush(folder)
+
+checkpoint._flush = flush_or_die
+run(sys.argv[1], load_dataset("digits", resolution=8))
+"""
+
+
+def test_kill_while_saving_leaves_the_checkpoint_before(tmp_path, digits, whole):
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert checkpoints(tmp_path) == [".checkpoint-6.partial", "checkpoint-3"]
+    learners = run(tmp_path, digits, resume_from_checkpoint="latest")
+    assert_same_run(learners, whole[0], tmp_path, whole[1])
+    assert checkpoints(tmp_path) == ["checkpoint-3", "checkpoint-6"]
+
+
+def test_tensorboard_gets_the_metrics(tmp_path, digits):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, digits, losses=("none",), report_to="tensorboard", max_train_steps=2)
+    events = EventAccumulator(str(tmp_path / "logs" / "liftplace")).Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("loss")]
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert losses == [(line["step"], pytest.approx(line["loss"])) for line in lines]
+
+
+def test_folder_of_another_run_is_refused_and_left_alone(tmp_path, digits):
+    run(tmp_path, digits, losses=("none",), max_train_steps=1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="holds another run"):
+        run(tmp_path, digits, losses=("none",), max_train_steps=1)
+    with pytest.raises(UsageError, match="holds another run: its seed is 0, not 1"):
+        run(tmp_path, digits, losses=("none",), resume_from_checkpoint="latest", seed=1)
+    with pytest.raises(UsageError, match=r"holds the learners \['none'\], not \['mse'\]"):
+        run(tmp_path, digits, losses=("mse",), max_train_steps=1, resume_from_checkpoint="latest")
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_checkpoint_beyond_the_end_is_refused(tmp_path, digits):
+    run(tmp_path, digits, losses=("none",), max_train_steps=2)
+    with pytest.raises(UsageError, match="checkpoint-2 is beyond --max_train_steps 1"):
+        run(tmp_path, digits, losses=("none",), max_train_steps=1, resume_from_checkpoint="latest")
+
+
+def test_run_can_be_prolonged(tmp_path, digits):
+    settings = {"losses": ("none",), "lr_scheduler": "constant"}
+    run(tmp_path / "a", digits, max_train_steps=2, **settings)
+    (longer,) = run(
+        tmp_path / "a", digits, max_train_steps=4, resume_from_checkpoint="latest", **settings
+    )
+    (whole_run,) = run(tmp_path / "b", digits, max_train_steps=4, **settings)
+    assert_same_weights(longer.model, whole_run.model)
+
+
+def test_what_does_not_go_together_is_refused(tmp_path, digits):
+    config = config_for(tmp_path / "run")
+    pair = {"dataset": digits, "process": process(), "config": config}
+    with pytest.raises(ValueError, match="learners need different names, got"):
+        fit([learner_for(config), learner_for(config)], teacher=tiny_unet(), **pair)
+    with pytest.raises(ValueError, match="teacher is None"):
+        fit([learner_for(config)], **pair)
+    with pytest.raises(ValueError, match="takes one learner"):
+        halves = pair | {"config": replace(config, mixed_precision="fp16")}
+        fit([learner_for(config, "mse"), learner_for(config)], teacher=tiny_unet(), **halves)
+    assert not (tmp_path / "run").exists()

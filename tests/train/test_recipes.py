@@ -1,0 +1,181 @@
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMPipeline
+from PIL import Image
+
+from liftplace.errors import UsageError
+from liftplace.train import DistillConfig, TrainConfig, distill, train
+from liftplace.train.metrics import read_metrics
+from liftplace.train.models import save_pipeline
+from liftplace.train.recipes import objective_of
+from tests.train.tiny import assert_same_weights, config_for, process, tiny_unet
+
+
+def train_config(folder, **changes) -> TrainConfig:
+    standard = {
+        "output_dir": str(folder),
+        "dataset_name": "digits",
+        "resolution": 8,
+        "block_out_channels": (8, 8),
+        "norm_num_groups": 4,
+        "train_batch_size": 4,
+        "max_train_steps": 2,
+        "report_to": "none",
+    }
+    return TrainConfig(**standard | changes)
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "flow"])
+def test_train_ends_in_a_pipeline(tmp_path, prediction_type):
+    train(train_config(tmp_path / "run", prediction_type=prediction_type))
+    pipeline = DDPMPipeline.from_pretrained(tmp_path / "run")
+    assert pipeline.unet.config.sample_size == 8
+    if prediction_type == "flow":
+        assert type(pipeline.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
+    else:
+        assert pipeline.scheduler.config.prediction_type == prediction_type
+    images = pipeline(batch_size=2, num_inference_steps=2, output_type="np").images
+    assert images.shape == (2, 8, 8, 1)
+
+
+def test_train_takes_an_architecture(tmp_path, teacher_folder):
+    train(train_config(tmp_path / "run", model_config_name_or_path=str(teacher_folder)))
+    unet = DDPMPipeline.from_pretrained(tmp_path / "run").unet
+    assert unet.config.block_out_channels == [8, 8]
+    assert not torch.equal(unet.conv_in.weight, tiny_unet().conv_in.weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolution": None}, "--resolution is missing"),
+        ({"norm_num_groups": 3}, "UNet2DModel does not take this architecture: num_channels"),
+    ],
+)
+def test_train_refuses(tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        train(train_config(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("loss", ["none", "mse", "lift", "place"])
+def test_distill_ends_in_a_pipeline(tmp_path, teacher_folder, loss):
+    config = config_for(
+        tmp_path / "run",
+        loss=loss,
+        pretrained_teacher_name_or_path=str(teacher_folder),
+        max_train_steps=2,
+    )
+    distill(config)
+    unet = DDPMPipeline.from_pretrained(tmp_path / "run").unet
+    assert unet.config.block_out_channels == [4, 4]
+    names = {"none": 0, "mse": 1, "lift": 4, "place": 4}  # beside loss and task
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [len(line) - 5 for line in lines] == [names[loss]] * 2
+
+
+def test_student_folder_is_where_training_starts(tmp_path, teacher_folder):
+    student = tiny_unet(seed=7, block_out_channels=(4, 4))
+    save_pipeline(student, process(), tmp_path / "student")
+    config = config_for(
+        tmp_path / "run",
+        pretrained_teacher_name_or_path=str(teacher_folder),
+        student=str(tmp_path / "student"),
+        student_block_out_channels=None,
+        learning_rate=1e-30,
+        max_train_steps=1,
+    )
+    distill(config)
+    assert_same_weights(DDPMPipeline.from_pretrained(tmp_path / "run").unet, student)
+
+
+def save_images(folder: Path) -> None:
+    folder.mkdir()
+    for number in range(4):
+        Image.effect_noise((9, 12), 50).convert("RGB").save(folder / f"{number}.png")
+
+
+def test_image_folder(tmp_path):
+    save_images(tmp_path / "images")
+    train(
+        train_config(
+            tmp_path / "run",
+            dataset_name=None,
+            train_data_dir=str(tmp_path / "images"),
+            dataloader_num_workers=0,
+            center_crop=True,
+            random_flip=True,
+        )  # fmt: skip
+    )
+    assert DDPMPipeline.from_pretrained(tmp_path / "run").unet.config.in_channels == 3
+
+
+def test_images_read_in_other_processes_are_the_same_images(tmp_path):
+    save_images(tmp_path / "images")
+    for workers in (0, 1):
+        train(
+            train_config(
+                tmp_path / f"run-{workers}",
+                dataset_name=None,
+                logging_steps=1,
+                train_data_dir=str(tmp_path / "images"),
+                dataloader_num_workers=workers,
+            )  # fmt: skip
+        )
+    one, other = (read_metrics(tmp_path / f"run-{n}" / "metrics.jsonl") for n in (0, 1))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"student_block_out_channels": (4,)}, "must be 2 numbers, one for each level"),
+        ({"resolution": 16}, "--resolution is 16, but .*teacher works at 8"),
+    ],
+)
+def test_distill_refuses(tmp_path, teacher_folder, changes, message):
+    config = config_for(
+        tmp_path / "run", pretrained_teacher_name_or_path=str(teacher_folder), **changes
+    )
+    with pytest.raises(UsageError, match=message):
+        distill(config)
+    assert not (tmp_path / "run").exists()
+
+
+def options(**given) -> dict:
+    objective = objective_of(DistillConfig(**given), channels=3, resolution=32)
+    names = ("reduction", "norm", "eps", "task_weight", "kd_weight")
+    return {name: getattr(objective, name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("mean", "l1", 1e-7, 1, 1)),
+        ({"preset": "ddpm"}, ("sum", "l1", 1e-7, 1, 1)),
+        ({"preset": "sd"}, ("mean", "l1", 1e-8 / 16, 1, 1)),
+        ({"preset": "sd", "group_size": 64}, ("mean", "l1", 1e-8 / 64, 1, 1)),
+        ({"preset": "sd", "num_groups": 8}, ("mean", "l1", 1e-8 / 128, 1, 1)),
+        ({"preset": "dit"}, ("mean", "l2", 1e-4 / 16, 0.1, 0.9)),
+        ({"preset": "dit", "loss": "lift"}, ("mean", "l2", 1e-4 / 1024, 0.1, 0.9)),
+        (
+            {"preset": "dit", "loss": "lift", "scope": "sample"},
+            ("mean", "l2", 1e-4 / 3072, 0.1, 0.9),
+        ),
+        (
+            {"preset": "dit", "norm": "l1", "eps": 0.5, "task_weight": 0.0},
+            ("mean", "l1", 0.5, 0, 0.9),
+        ),
+    ],
+)
+def test_presets(given, expected):
+    assert tuple(options(**given).values()) == pytest.approx(expected)
+
+
+def test_other_options_reach_the_objective():
+    config = DistillConfig(loss="lift", scope="sample", weight=0.5, terms="fine", impl="torch")
+    objective = objective_of(config, channels=3, resolution=32)
+    assert (objective.loss, objective.scope, objective.weight) == ("lift", "sample", 0.5)
+    assert (objective.terms, objective.impl) == ("fine", "torch")

@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import pytest
+
+from liftplace.errors import UsageError
+from liftplace.train.run_folder import RECORD, check_output_dir, claim_output_dir
+from tests.train.tiny import config_for
+
+OBJECTIVES = {"student": {"loss": "place", "eps": 1e-7}}
+
+
+@pytest.fixture
+def config(tmp_path):
+    return config_for(tmp_path / "run")
+
+
+def resumed(config, **changes):
+    return replace(config, resume_from_checkpoint="latest", **changes)
+
+
+def test_new_and_empty_folders_may_be_claimed(config, tmp_path):
+    check_output_dir(config)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    check_output_dir(config)
+    claim_output_dir(config, OBJECTIVES)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [RECORD]
+
+
+def test_folder_of_another_run_is_refused_and_left_alone(config, tmp_path):
+    claim_output_dir(config, OBJECTIVES)
+    record = (tmp_path / "run" / RECORD).read_bytes()
+    with pytest.raises(UsageError, match="holds another run.*--resume_from_checkpoint latest"):
+        check_output_dir(config)
+    with pytest.raises(UsageError, match="holds another run: its learning_rate is 0.01, not 0.5"):
+        check_output_dir(resumed(config, learning_rate=0.5))
+    with pytest.raises(UsageError, match="holds another run: its student is"):
+        claim_output_dir(resumed(config), {"student": {"loss": "mse"}})
+    assert (tmp_path / "run" / RECORD).read_bytes() == record
+
+
+def test_same_run_may_be_resumed_and_prolonged(config):
+    claim_output_dir(config, OBJECTIVES)
+    check_output_dir(resumed(config))
+    longer = resumed(config, max_train_steps=60, checkpointing_steps=7)
+    check_output_dir(longer)
+    claim_output_dir(longer, OBJECTIVES)
+
+
+@pytest.mark.parametrize("resume", [None, "latest"])
+def test_folder_with_something_else_is_refused(config, tmp_path, resume):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="is not empty and holds no run"):
+        check_output_dir(replace(config, resume_from_checkpoint=resume))
+
+
+def test_file_in_place_of_the_folder(config, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(UsageError, match="is a file: name a folder"):
+        check_output_dir(config)
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write to --output_dir"):
+        claim_output_dir(config_for(tmp_path / "file" / "run"), OBJECTIVES)
+
+
+def test_damaged_record(config, tmp_path):
+    claim_output_dir(config, OBJECTIVES)
+    (tmp_path / "run" / RECORD).write_text("{")
+    with pytest.raises(UsageError, match="cannot read .*run.json"):
+        check_output_dir(resumed(config))

@@ -1,0 +1,64 @@
+"""Tiny models and short runs that the tests of the trainer share."""
+
+from dataclasses import replace
+
+import torch
+from diffusers import UNet2DModel
+
+from liftplace.train import DistillConfig, Learner, NoiseProcess, Objective
+
+RESOLUTION = 8
+
+
+def tiny_unet(seed: int = 0, **changes) -> UNet2DModel:
+    config = {
+        "sample_size": RESOLUTION,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8, 8),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "UpBlock2D"),
+        "add_attention": False,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return UNet2DModel(**config | changes)
+
+
+def config_for(folder, **changes) -> DistillConfig:
+    """Six short steps of everything that has state: EMA, schedule, flips, accumulation."""
+    standard = DistillConfig(
+        output_dir=str(folder),
+        dataset_name="digits",
+        pretrained_teacher_name_or_path="teacher",
+        student_block_out_channels=(4, 4),
+        train_batch_size=4,
+        gradient_accumulation_steps=2,
+        random_flip=True,
+        max_train_steps=6,
+        learning_rate=1e-2,
+        lr_warmup_steps=2,
+        use_ema=True,
+        logging_steps=1,
+        checkpointing_steps=3,
+        report_to="none",
+    )
+    return replace(standard, **changes)
+
+
+def learner_for(config: DistillConfig, loss: str = "place", **changes) -> Learner:
+    """A student with dropout, so that its random numbers count too."""
+    model = tiny_unet(seed=1, block_out_channels=(4, 4), dropout=0.1)
+    return Learner(model, Objective(loss, **changes), config, name=loss)
+
+
+def process() -> NoiseProcess:
+    return NoiseProcess.new("epsilon")
+
+
+def assert_same_weights(one, other) -> None:
+    weights = other.state_dict()
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, weights[name]), name
