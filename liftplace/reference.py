@@ -138,7 +138,7 @@ def order_by_error(s: Tensor, t: Tensor, size: int) -> Tensor:
 
 
 def cut(x: Tensor, order: Tensor, size: int) -> Tensor:
-    """x (rows, n) in sorted order, cut into (rows, groups, size); zeros fill a ragged last group."""
+    """x (rows, n) in sorted order, cut to (rows, groups, size); zeros fill a ragged last group."""
     x = x.gather(1, order)
     return F.pad(x, (0, -x.shape[1] % size)).unflatten(1, (-1, size))
 

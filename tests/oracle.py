@@ -66,7 +66,7 @@ def oracle(student: Tensor, teacher: Tensor, *, group_size=None, num_groups=None
 
 
 def _rounding(s, t, order, size, fit, norm, terms, eps, unit):
-    """First-order effect of relative errors `unit` of s and t on slope, coarse, D, fine, gradient."""
+    """First-order effect of errors `unit` of s and t on slope, coarse, D, fine and gradient."""
     sizes = reference.group_sizes(s, size)
     rows, n = s.shape
     s, t = reference.cut(s, order, size), reference.cut(t, order, size)

@@ -34,7 +34,7 @@ def test_opcheck(impl, group_size, device):
 @pytest.mark.parametrize("op", [lift_loss, place_loss])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiles_in_one_graph(impl, op, dynamic, device):
-    """Dynamo and AOTAutograd trace the whole call, forward and backward; the ops stay as they are."""
+    """Dynamo and AOTAutograd trace the whole call, forward and backward."""
 
     torch._dynamo.reset()  # the parameters share this code, whose recompilations are limited
 

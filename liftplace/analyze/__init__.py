@@ -1,0 +1,1 @@
+"""What a student has learnt from its teacher, and what it has not."""

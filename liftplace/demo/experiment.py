@@ -1,0 +1,137 @@
+"""The demo from top to bottom."""
+
+import shutil
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from diffusers import DDPMPipeline
+from torch import nn
+
+from liftplace.analyze.maps import compute_maps, save_maps
+from liftplace.data import load_dataset
+from liftplace.demo.figures import save_losses, save_samples
+from liftplace.demo.measure import Referee, measure, spread
+from liftplace.demo.methods import LABELS, METHODS, SHIPPED, TimedLearner, new_learners
+from liftplace.demo.output import RESULTS, check_free, new_folder
+from liftplace.demo.report import announcement, collect, loading_lines, table, write_json
+from liftplace.demo.settings import FAST, FULL, DemoSettings
+from liftplace.demo.threads import choose_num_threads
+from liftplace.train import metrics
+from liftplace.train.loop import TrainingInterrupted, fit
+from liftplace.train.models import LoadedModel, load_model, predict, save_pipeline
+
+TEACHER = Path(__file__).parent / "teacher"
+
+
+def run(
+    output_dir: str | Path = "liftplace-demo",
+    *,
+    fast: bool = False,
+    settings: DemoSettings | None = None,
+    cache_dir: str | Path | None = None,
+) -> dict:
+    """Distils one small student four ways from the shipped teacher, and compares the four.
+
+    Args:
+        output_dir: folder of the results: new or empty. It appears when everything is in it.
+        fast: the same with fewer steps and samples.
+        settings: instead of those of ``fast`` or of the full demo.
+        cache_dir: of the real images' features, see ``liftplace.evaluate.features``.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        UsageError: the output folder is not free, or a package is missing.
+        KeyboardInterrupt: Ctrl-C; nothing is left behind.
+    """
+    start = time.perf_counter()
+    output_dir = Path(output_dir)
+    settings = settings or (FAST if fast else FULL)
+    check_free(output_dir)  # before anything takes time
+    teacher = load_model(TEACHER)
+    resolution = teacher.model.config.sample_size
+    images = load_dataset("digits", resolution=resolution, split="train")
+    held_out = load_dataset("digits", resolution=resolution, split="test")
+    num_threads = _choose_num_threads(teacher.model, settings)
+
+    with new_folder(output_dir) as folder, ExitStack() as final_weights:
+        print(announcement(settings, teacher.model, len(images), num_threads))
+        learners = _train(teacher, images, settings, folder)
+        models = {"teacher": teacher.model} | {
+            learner.name: final_weights.enter_context(learner.final_weights())
+            for learner in learners
+        }
+        referee = Referee(images, held_out, settings.num_samples, cache_dir)
+        measured, samples = measure(models, LABELS, teacher.process(), referee, settings)
+        maps = compute_maps(
+            models[SHIPPED],
+            teacher.model,
+            teacher.process(),
+            held_out.images(spread(len(held_out), settings.num_map_images)),
+            timesteps=settings.map_timesteps,
+            group_size=settings.group_size,
+            seed=settings.seed,
+        )
+        curves = metrics.read_metrics(folder / metrics.FILE_NAME)
+        _save_student(models[SHIPPED], teacher, folder / "student")
+        save_samples(samples, measured, referee.floor, folder / "samples.png", settings)
+        save_losses(curves, folder / "losses.png")
+        save_maps(maps, folder / "maps.png")
+        found = collect(
+            settings, measured, referee, maps, curves,
+            training_seconds={learner.name: learner.seconds for learner in learners},
+            teacher_file=TEACHER / "unet" / "diffusion_pytorch_model.safetensors",
+            num_threads=num_threads,
+            seconds=time.perf_counter() - start,
+        )  # fmt: skip
+        write_json(found, folder / RESULTS)
+
+    print(table(found))
+    print(f"\nIn {output_dir}: {', '.join(sorted(path.name for path in output_dir.iterdir()))}.")
+    print(f"The {LABELS[SHIPPED]} student draws a digit with\n")
+    print("\n".join(f"    {line}" for line in loading_lines(output_dir)))
+    return found
+
+
+def _choose_num_threads(teacher: nn.Module, settings: DemoSettings) -> int:
+    """By the teacher's forward pass, the largest part of a step."""
+    size, channels = teacher.config.sample_size, teacher.config.in_channels
+    batch = torch.zeros(settings.train_batch_size, channels, size, size)
+    timesteps = torch.zeros(len(batch), dtype=torch.int64)
+    with torch.no_grad():
+        return choose_num_threads(lambda: predict(teacher, batch, timesteps))
+
+
+def _train(
+    teacher: LoadedModel, images, settings: DemoSettings, folder: Path
+) -> list[TimedLearner]:
+    """Trains the students side by side; of the training's files only the metrics are kept."""
+    run_folder = folder / "run"
+    config = settings.run_config(str(run_folder))
+    learners = new_learners(teacher.model, settings, config)
+    try:
+        fit(
+            learners,
+            dataset=images,
+            process=teacher.process(),
+            config=config,
+            teacher=teacher.model,
+            description=f"Training {len(METHODS)} students",
+        )
+    except TrainingInterrupted:  # it names a checkpoint that goes with the folder
+        raise KeyboardInterrupt("interrupted: the demo left nothing behind") from None
+    (run_folder / metrics.FILE_NAME).rename(folder / metrics.FILE_NAME)
+    shutil.rmtree(run_folder)
+    return learners
+
+
+def _save_student(student: nn.Module, teacher: LoadedModel, folder: Path) -> None:
+    """Saves the student, and makes sure that what was saved is the student."""
+    save_pipeline(student, teacher.process(), folder)
+    saved = DDPMPipeline.from_pretrained(folder, local_files_only=True).unet.state_dict()
+    for name, weight in student.state_dict().items():
+        if not torch.equal(saved[name], weight):
+            raise RuntimeError(f"the student saved in {folder} differs from the one in memory")

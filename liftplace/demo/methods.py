@@ -1,0 +1,69 @@
+"""The ways of training that the demo compares."""
+
+import time
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from liftplace.demo.settings import DemoSettings
+from liftplace.students.shrink import shrink
+from liftplace.train.config import RunConfig
+from liftplace.train.learner import Learner
+from liftplace.train.objective import Objective
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of training, by the name of its distillation loss."""
+
+    loss: str  # as `liftplace distill --loss`
+    label: str
+    colour: str  # Okabe and Ito's palette, which colour-blind readers can tell apart
+    dashes: str
+
+
+METHODS = (
+    Method("none", "no KD", "#000000", ":"),
+    Method("mse", "output KD", "#0072B2", "-."),
+    Method("lift", "LIFT", "#E69F00", "--"),
+    Method("place", "LIFT+PLACE", "#D55E00", "-"),
+)
+LABELS = {"teacher": "teacher"} | {method.loss: method.label for method in METHODS}
+SHIPPED = "place"  # whose student is saved
+
+
+class TimedLearner(Learner):
+    """A learner that adds up its own seconds, since several train side by side."""
+
+    seconds = 0.0
+
+    def accumulate(self, *arguments, **options) -> None:
+        start = time.perf_counter()
+        super().accumulate(*arguments, **options)
+        self.seconds += time.perf_counter() - start
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        start = time.perf_counter()
+        metrics = super().update(step)
+        self.seconds += time.perf_counter() - start
+        return metrics
+
+
+def new_learners(
+    teacher: nn.Module, settings: DemoSettings, config: RunConfig
+) -> list[TimedLearner]:
+    """One learner a method: the same student, the same first weights, the same optimiser."""
+    return [
+        TimedLearner(
+            shrink(teacher.config, settings.student_block_out_channels, seed=settings.seed),
+            Objective(
+                loss=method.loss,
+                task_weight=settings.task_weight,
+                kd_weight=settings.kd_weight,
+                group_size=settings.group_size if method.loss == "place" else None,
+            ),
+            config,
+            name=method.loss,
+        )
+        for method in METHODS
+    ]

@@ -1,0 +1,166 @@
+"""The demo's results as JSON and as text."""
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import nn
+
+from liftplace import __version__
+from liftplace.analyze.maps import Maps
+from liftplace.demo.measure import Measured, Referee, count_parameters
+from liftplace.demo.methods import LABELS, METHODS
+from liftplace.demo.settings import DemoSettings
+
+PACKAGES = ("torch", "diffusers", "accelerate", "numpy", "mlxtend", "efficientnet-lite-pytorch")
+COLUMNS = (
+    "", "parameters", "share", "MACs", "FD-Lite0", "KID", "pixel error", "train s", "draw s"
+)  # fmt: skip
+
+
+def announcement(
+    settings: DemoSettings, teacher: nn.Module, num_images: int, num_threads: int
+) -> str:
+    """What is about to happen, before it does."""
+    labels = ", ".join(method.label for method in METHODS)
+    return (
+        f"Teacher: {count_parameters(teacher):,} parameters, {num_images:,} MNIST digits at "
+        f"{teacher.config.sample_size} x {teacher.config.sample_size}. "
+        f"Threads: {num_threads}.\n"
+        f"Students: {labels}; each with the same first weights, batches and settings:\n"
+        f"{settings.max_train_steps} steps of {settings.train_batch_size}, AdamW, learning rate "
+        f"{settings.learning_rate:g} (cosine), EMA, seed {settings.seed}, "
+        f"loss = {settings.task_weight:g} x task + {settings.kd_weight:g} x distillation."
+    )
+
+
+def collect(
+    settings: DemoSettings,
+    measured: dict[str, Measured],
+    referee: Referee,
+    maps: Maps,
+    curves: list[dict],
+    *,
+    training_seconds: dict[str, float],
+    teacher_file: Path,
+    num_threads: int,
+    seconds: float,
+) -> dict:
+    """Everything that results.json holds."""
+    teacher = measured["teacher"]
+    models = {}
+    for name, each in measured.items():
+        models[name] = {
+            "label": LABELS[name],
+            "parameters": each.parameters,
+            "share_of_teacher": each.parameters / teacher.parameters,
+            "macs": each.macs,
+            **_scores(each.scores),
+            "pixel_error": each.agreement.pixel_error,
+            "training_seconds": training_seconds.get(name),
+            "sampling_seconds": each.sampling_seconds,
+            "last_step": _terms(curves[-1], name),
+        }
+    return {
+        "models": models,
+        "real_real_floor": _scores(referee.floor),
+        "pixel_error_of_unrelated_samples": teacher.agreement.unrelated,
+        "num_images": referee.floor.num_images,
+        "num_components": referee.floor.num_components,
+        "share_explained_by_linear_fit": dict(
+            zip(maps.timesteps, maps.explained.tolist(), strict=True)
+        ),
+        "seconds": seconds,
+        "settings": asdict(settings),
+        "optimiser": _optimiser(settings),
+        "num_threads": num_threads,
+        "machine": {"cpus": os.cpu_count(), "architecture": platform.machine()},
+        "versions": {"liftplace": __version__, "python": platform.python_version()}
+        | {package: version(package) for package in PACKAGES},
+        "sha256": {
+            "teacher": hashlib.sha256(teacher_file.read_bytes()).hexdigest(),
+            "feature_network": referee.weights_sha256,
+        },
+    }
+
+
+def table(found: dict) -> str:
+    """The results as lines for a terminal, with what the columns mean."""
+    rows = [COLUMNS, ["real / real", "", "", "", *_cells(found["real_real_floor"]), "", "", ""]]
+    for each in found["models"].values():
+        trained = each["training_seconds"]
+        rows.append([
+            each["label"],
+            f"{each['parameters']:,}",
+            f"{100 * each['share_of_teacher']:.1f} %",
+            f"{each['macs'] / 1e6:.2f} M",
+            *_cells(each),
+            f"{each['pixel_error']:.3f}",
+            "" if trained is None else f"{trained:.0f}",
+            f"{each['sampling_seconds']:.1f}",
+        ])  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [_line(row, widths) for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(["", *lines, "", *_notes(found)])
+
+
+def _notes(found: dict) -> list[str]:
+    count, components = found["num_images"], found["num_components"]
+    unrelated = found["pixel_error_of_unrelated_samples"]
+    return [
+        f"FD-Lite0 ({components} principal components) and KID, on features of EfficientNet-Lite0:",
+        f"{count} samples against {count} held-out images, one seed; lower is better.",
+        f"real / real: {count} training images against the same held-out images.",
+        "pixel error: root-mean-square difference from the teacher's samples from the same noise,",
+        f"pixels in [-1, 1]; between teacher's samples from different noise {unrelated:.3f}.",
+        "MACs: a forward pass of one image. train s: without the teacher's part, which all share.",
+        f"draw s: for {count} images in {found['settings']['num_inference_steps']} steps. "
+        f"The whole demo: {found['seconds']:.0f} s on {found['num_threads']} threads.",
+    ]
+
+
+def loading_lines(output_dir: Path) -> tuple[str, str]:
+    """Two lines of Python that load the saved student and sample one image."""
+    folder = str(output_dir / "student")
+    return (
+        "from diffusers import DDPMPipeline",
+        f"image = DDPMPipeline.from_pretrained({folder!r})(num_inference_steps=50).images[0]",
+    )
+
+
+def write_json(found: dict, path: Path) -> None:
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def _scores(scores) -> dict:
+    return {"fd_lite0": scores.fd_lite0, "kid": scores.kid}
+
+
+def _cells(scores: dict) -> tuple[str, str]:
+    return f"{scores['fd_lite0']:.1f}", f"{scores['kid']:.3f}"
+
+
+def _terms(line: dict, name: str) -> dict:
+    """One learner's part of a line of metrics.jsonl; the teacher has none."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): line[key] for key in line if key.startswith(prefix)}
+
+
+def _optimiser(settings: DemoSettings) -> dict:
+    """The trainer's settings behind every student, those with their default included."""
+    config = asdict(settings.run_config("run"))
+    kept = ("learning_rate", "lr_", "adam_", "max_grad_norm", "use_ema", "ema_", "train_batch_size")
+    return {"name": "AdamW"} | {key: config[key] for key in config if key.startswith(kept)}
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    first, *rest = (
+        cell.rjust(width) if column else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "  ".join([first, *rest]).rstrip()

@@ -1,0 +1,1 @@
+"""Samples, the scores of samples, and pictures of them."""

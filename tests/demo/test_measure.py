@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from liftplace.data import load_dataset
+from liftplace.demo.measure import Referee, count_macs, measure, spread
+from liftplace.demo.settings import DemoSettings
+from liftplace.train.process import NoiseProcess
+from tests.train.tiny import tiny_unet
+
+
+def new_model(seed):
+    return tiny_unet(seed, sample_size=16).eval()
+
+
+def test_macs_are_those_of_convolutions_and_linear_layers_by_hand():
+    model = new_model(0)
+    expected = 0
+    shapes = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            layer.register_forward_hook(
+                lambda layer, inputs, output, name=name: shapes.update({name: output.shape})
+            )
+    count = count_macs(model)
+    for name, layer in model.named_modules():
+        if name in shapes:
+            expected += shapes[name][2:].numel() * layer.weight.numel()
+    assert count == expected > 0
+
+
+def test_spread_covers_every_class_alike():
+    labels = load_dataset("digits", resolution=16, split="test").labels
+    for count in (50, 500, 1000):
+        assert torch.bincount(labels[spread(1000, count)].long()).tolist() == [count // 10] * 10
+    with pytest.raises(ValueError, match="at most 1000"):
+        spread(1000, 1001)
+
+
+def test_the_floor_is_near_and_noise_is_far(tmp_path):
+    train, held_out = (
+        load_dataset("digits", resolution=16, split=split) for split in ("train", "test")
+    )
+    referee = Referee(train, held_out, 40, tmp_path)
+    assert referee.floor.num_images == 40 and referee.floor.num_components == 39
+    noise = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert referee.score(noise).fd_lite0 > 3 * referee.floor.fd_lite0
+    assert abs(referee.score(train.images(spread(4000, 40))).kid - referee.floor.kid) < 1e-3
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_every_model_starts_from_the_teachers_noise(tmp_path):
+    train, held_out = (
+        load_dataset("digits", resolution=16, split=split) for split in ("train", "test")
+    )
+    settings = DemoSettings(num_samples=8, num_inference_steps=2)
+    models = {"teacher": new_model(0), "copy": new_model(0), "other": new_model(1)}
+    labels = {name: name for name in models}
+    referee = Referee(train, held_out, 8, tmp_path)
+    measured, samples = measure(models, labels, NoiseProcess.new("epsilon"), referee, settings)
+    assert torch.equal(samples["teacher"], samples["copy"])
+    assert measured["copy"].agreement.pixel_error == 0
+    assert measured["other"].agreement.pixel_error > 0
+    assert measured["copy"].scores == measured["teacher"].scores
+    assert measured["other"].parameters == sum(p.numel() for p in models["other"].parameters())

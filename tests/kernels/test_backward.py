@@ -1,0 +1,57 @@
+"""The streaming backward against the formula in float64, on coefficients that need no forward."""
+
+import pytest
+import torch
+from liftplace.kernels.backward import backward
+
+from .harness import DTYPES, GRAD_RELATIVE, close
+
+
+def _formula(student, teacher, group, coef, w, coarse, fine):
+    slope, _, mean_s, mean_d, k, c = coef.double().gather(2, group.expand(6, -1, -1))
+    s, t = student.double(), teacher.double()
+    ds, dt = s - mean_s, t - (mean_s + mean_d)
+    grad = coarse * (k * (dt - 2 * slope * ds) - c)
+    return (grad + fine * 2 * w * slope * (slope * ds - dt)) / s.numel()
+
+
+def _assert_formula(rows, n, groups, group_dtype, device, dtype=torch.float32, teacher_dtype=None,
+                    coarse=True, fine=True):  # fmt: skip
+    student = torch.randn(rows, n).to(device, dtype)
+    teacher = torch.randn(rows, n).to(device, teacher_dtype or dtype)
+    coef = torch.randn(6, rows, groups).to(device)
+    group = torch.randint(groups, (rows, n)).to(device)
+    terms = torch.tensor([float("nan")] * 4 + [0.3], device=device)  # w alone is read
+    actual = backward(
+        student, teacher, None if group_dtype is None else group.to(group_dtype), coef, terms,
+        torch.tensor(-2.5, device=device), scale=3.0, with_coarse=coarse, with_fine=fine,
+    )  # fmt: skip
+    expected = -2.5 * 3.0 * _formula(student, teacher, group, coef, 0.3, coarse, fine)
+    assert actual.dtype == dtype
+    close("gradient", actual, expected, GRAD_RELATIVE[dtype])
+
+
+@pytest.mark.parametrize("rows, n", [(1, 1), (1, 16), (3, 5), (70, 33), (2, 1024), (3, 2500)])
+@pytest.mark.parametrize("groups, group_dtype", [(1, None), (7, torch.int16), (7, torch.int32)])
+def test_shapes(rows, n, groups, group_dtype, device):
+    _assert_formula(rows, n, groups, group_dtype, device)
+
+
+def test_sixteen_bits_are_unsigned(device):
+    _assert_formula(2, 1000, 1 << 16, torch.int16, device)
+
+
+def test_thirty_two_bits(device):
+    _assert_formula(2, 1000, 100_000, torch.int32, device)
+
+
+@pytest.mark.parametrize("coarse, fine", [(True, False), (False, True)])
+@pytest.mark.parametrize("groups, group_dtype", [(1, None), (7, torch.int16)])
+def test_terms(coarse, fine, groups, group_dtype, device):
+    _assert_formula(3, 100, groups, group_dtype, device, coarse=coarse, fine=fine)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("teacher_dtype", DTYPES)
+def test_dtypes(dtype, teacher_dtype, device):
+    _assert_formula(3, 100, 7, torch.int16, device, dtype, teacher_dtype)

@@ -1,0 +1,61 @@
+"""Every kernel compiles for every architecture without spilling a register; no GPU needed."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+
+KERNELS = {
+    "_lift_fwd_kernel", "_lift_chunks_kernel", "_lift_merge_kernel", "_place_fwd_kernel",
+    "_sort_chunks_kernel", "_merge_runs_kernel", "_group_moments_kernel", "_combine_kernel",
+    "_backward_kernel",
+}  # fmt: skip
+# A subset that reaches every kernel and both ends of each size; the whole table is a benchmark.
+PROGRAM = """
+import sys
+from benchmarks.compile import ARCHES, Problem, compile_all, write_rows
+import torch
+
+if __name__ == "__main__":
+    problems = [
+        Problem(1, 3, 2),
+        Problem(8, 1500, 16, torch.bfloat16, torch.float32),
+        Problem(8, 1000, 100, squared=True),
+        Problem(1, 70_000, 15_000),
+    ]
+    write_rows(compile_all(problems=problems), sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compile")
+    program, table = folder / "program.py", folder / "table.csv"
+    program.write_text(PROGRAM)
+    # Triton reads TRITON_INTERPRET when it is imported, so the compiler needs its own process.
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(["."] + sys.path)
+    result = subprocess.run(
+        [sys.executable, program, table], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    with table.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+def test_every_kernel_compiles(rows, arch):
+    assert {row["kernel"] for row in rows if row["arch"] == arch} == KERNELS
+
+
+def test_nothing_spills(rows):
+    assert [row for row in rows if int(row["stack"]) > 0] == []
+
+
+def test_registers_leave_room(rows):
+    """A block of threads fits the 65,536 registers of a multiprocessor."""
+    for row in rows:
+        warps = int(row["launch"].split()[-2])
+        assert 0 < int(row["registers"]) * warps * 32 <= 65_536, row
