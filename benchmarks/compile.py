@@ -22,12 +22,13 @@ from pathlib import Path
 
 import torch
 import triton
-from liftplace.kernels.combine import combine
-from liftplace.kernels.lift import lift_bwd, lift_fwd
-from liftplace.kernels.place import place_bwd, place_fwd
 from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
+
+from liftplace.kernels.combine import combine
+from liftplace.kernels.lift import lift_bwd, lift_fwd
+from liftplace.kernels.place import place_bwd, place_fwd
 
 # Shared memory one program may use, bytes (CUDA C++ programming guide, compute capabilities).
 ARCHES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}

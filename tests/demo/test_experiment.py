@@ -88,18 +88,13 @@ def test_the_two_lines_load_the_student(finished):
     assert tuple(unet.config.block_out_channels) == TINY.student_block_out_channels
 
 
-def test_two_runs_measure_the_same(finished, tmp_path):
+def test_a_second_run_measures_the_same_and_says_what_it_does(finished, tmp_path, capsys):
     folder, found = finished
     again = experiment.run(tmp_path / "out", settings=TINY, cache_dir=folder.parent / "cache")
     for name, model in found["models"].items():
         for key in ("fd_lite0", "kid", "pixel_error"):
             assert model[key] == pytest.approx(again["models"][name][key], rel=1e-6)
         assert model["last_step"] == again["models"][name]["last_step"]
-
-
-def test_the_output_is_announced(finished, tmp_path, capsys):
-    folder, _ = finished
-    experiment.run(tmp_path / "out", settings=TINY, cache_dir=folder.parent / "cache")
     printed = capsys.readouterr()
     assert "5 steps of 4, AdamW, learning rate 0.005" in printed.out
     assert "8 samples against 8 held-out images" in printed.out

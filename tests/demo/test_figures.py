@@ -26,7 +26,7 @@ def curves(steps):
 
 def test_curves_are_those_of_the_metrics():
     lines = curves(4)
-    assert figures._curve(lines, "place", "weight").tolist() == [0, 1 / 2, 2 / 3, 3 / 4]
+    assert figures._curve(lines, "place", "weight").tolist() == [0, 0.5, 1 - 1 / 3, 0.75]
     assert figures._curve(lines, "mse", "fine").tolist() == [2, 1, 2 / 3, 1 / 2]
     assert figures._curve(lines, "none", "coarse") is None
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from liftplace.kernels.backward import backward
 
 from .harness import DTYPES, GRAD_RELATIVE, close

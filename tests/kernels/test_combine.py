@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from liftplace.kernels.combine import combine
 
 BOTH = {"scale": 1.0, "with_coarse": True, "with_fine": True}

@@ -6,6 +6,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from liftplace.kernels.launch import (
     MAX_ROW,
     backward_launch,

@@ -4,6 +4,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+
 from liftplace.kernels.moments import FP_FUSION, merge_moments, tile_moments
 
 

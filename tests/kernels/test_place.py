@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from liftplace.kernels.launch import place_launch
 from liftplace.kernels.place import place_fwd
 
@@ -44,7 +45,7 @@ def test_long_rows(rows, n, size, device):
     assert_agrees(*pair(rows, n, device), size, launch=launch)
 
 
-@pytest.mark.parametrize("n, wide", [(40_000, False), (65_600, True)])
+@pytest.mark.parametrize("n, wide", [(33_000, False), (65_600, True)])
 def test_group_numbers_past_fifteen_and_sixteen_bits(n, wide, device):
     launch = place_launch(1, n, 1, **few_programs(device))
     assert launch.wide == wide
@@ -106,6 +107,7 @@ def test_magnitudes(magnitude, size, device):
     assert_agrees(magnitude * student, magnitude * teacher, size)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
 @pytest.mark.parametrize("which", ["student", "teacher"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("size", [16, 10])

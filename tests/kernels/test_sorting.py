@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from liftplace.kernels.launch import place_launch
 from liftplace.kernels.sorting import sort_rows
 
@@ -56,7 +57,7 @@ def test_distributions(kind, device):
 
 @pytest.mark.parametrize("rounds", list(ROUNDS))
 def test_rounds(rounds, device):
-    assert_sorts(*_inputs("half tied", 2, 101, device), **ROUNDS[rounds])
+    assert_sorts(*_inputs("half tied", 1, 101, device), **ROUNDS[rounds])
 
 
 @pytest.mark.parametrize("student_dtype", DTYPES)
@@ -65,7 +66,7 @@ def test_dtypes(student_dtype, teacher_dtype, device):
     assert_sorts(*pair(1, 101, device, student_dtype, teacher_dtype), **ROUNDS["one round"])
 
 
-@pytest.mark.parametrize("n", [4, 7, 8, 9, 31, 32, 33, 65, 128])
+@pytest.mark.parametrize("n", [4, 7, 8, 9, 31, 32, 33, 65])
 def test_lengths(n, device):
     assert_sorts(*pair(2, n, device), chunk=8, fan_in=4)
 

@@ -1,0 +1,52 @@
+"""The shipped teacher: what its README says is what the folder holds."""
+
+import hashlib
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import liftplace.demo
+from liftplace.cli import main
+from liftplace.demo.measure import count_parameters
+from liftplace.train import recipes
+from liftplace.train.models import load_model
+
+TEACHER = Path(liftplace.demo.__file__).parent / "teacher"
+WEIGHTS = TEACHER / "unet" / "diffusion_pytorch_model.safetensors"
+README = (TEACHER / "README.md").read_text()
+
+
+def test_weights_are_those_of_the_readme_and_small():
+    assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() in README
+    assert WEIGHTS.stat().st_size < 5_000_000
+    assert f"({WEIGHTS.stat().st_size:,} bytes)" in README
+
+
+def test_the_command_makes_this_architecture_and_process(monkeypatch):
+    configs = []
+    monkeypatch.setattr(recipes, "train", configs.append)
+    command = shlex.split(re.search(r"^liftplace (train .*)$", README, re.MULTILINE)[1])
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert not end.value.code
+    (config,) = configs
+    loaded = load_model(TEACHER)
+    made, shipped = recipes._new_model(config, None, 1, config.resolution), loaded.model
+    assert dict(made.config) == {key: shipped.config[key] for key in made.config}
+    assert f"{count_parameters(shipped):,} parameters" in README
+    process = recipes.NoiseProcess.new(
+        config.prediction_type, config.ddpm_num_steps, config.ddpm_beta_schedule
+    )
+    assert dict(process.scheduler.config) == dict(loaded.process().scheduler.config)
+
+
+def test_the_folder_names_no_path_of_a_machine():
+    for file in TEACHER.rglob("*.json"):
+        assert not [
+            value
+            for value in json.loads(file.read_text()).values()
+            if isinstance(value, str) and ("/" in value or "\\" in value)
+        ]
