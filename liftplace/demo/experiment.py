@@ -13,7 +13,7 @@ from liftplace.analyze.maps import compute_maps, save_maps
 from liftplace.data import load_dataset
 from liftplace.demo.figures import save_losses, save_samples
 from liftplace.demo.measure import Referee, measure, spread
-from liftplace.demo.methods import LABELS, METHODS, SHIPPED, TimedLearner, new_learners
+from liftplace.demo.methods import LABELS, METHODS, SHIPPED, TimedLearner, for_cpu, new_learners
 from liftplace.demo.output import RESULTS, check_free, new_folder
 from liftplace.demo.report import announcement, collect, loading_lines, table, write_json
 from liftplace.demo.settings import FAST, FULL, DemoSettings
@@ -52,6 +52,7 @@ def run(
     settings = settings or (FAST if fast else FULL)
     check_free(output_dir)  # before anything takes time
     teacher = load_model(TEACHER)
+    for_cpu(teacher.model)
     resolution = teacher.model.config.sample_size
     images = load_dataset("digits", resolution=resolution, split="train")
     held_out = load_dataset("digits", resolution=resolution, split="test")
@@ -130,6 +131,7 @@ def _train(
 
 def _save_student(student: nn.Module, teacher: LoadedModel, folder: Path) -> None:
     """Saves the student, and makes sure that what was saved is the student."""
+    student.to(memory_format=torch.contiguous_format)  # as safetensors want it
     save_pipeline(student, teacher.process(), folder)
     saved = DDPMPipeline.from_pretrained(folder, local_files_only=True).unet.state_dict()
     for name, weight in student.state_dict().items():

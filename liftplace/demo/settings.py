@@ -14,9 +14,9 @@ class DemoSettings:
     # Chosen for legible samples of the student without a teacher ("no KD") in the time there is.
     # Every student starts from the same weights and sees the same batches and noise.
     student_block_out_channels: tuple[int, ...] = (12, 8, 8)
-    max_train_steps: int = 1000
+    max_train_steps: int = 700
     train_batch_size: int = 16
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     lr_warmup_steps: int = 50
     task_weight: float = 1.0
     kd_weight: float = 1.0
@@ -48,4 +48,4 @@ class DemoSettings:
 
 
 FULL = DemoSettings()
-FAST = DemoSettings(max_train_steps=100, num_samples=128, num_inference_steps=8)
+FAST = DemoSettings(max_train_steps=80, num_samples=128, num_inference_steps=8)

@@ -96,7 +96,7 @@ def test_a_second_run_measures_the_same_and_says_what_it_does(finished, tmp_path
             assert model[key] == pytest.approx(again["models"][name][key], rel=1e-6)
         assert model["last_step"] == again["models"][name]["last_step"]
     printed = capsys.readouterr()
-    assert "5 steps of 4, AdamW, learning rate 0.005" in printed.out
+    assert "5 steps of 4, AdamW, learning rate 0.01" in printed.out
     assert "8 samples against 8 held-out images" in printed.out
     assert f"DDPMPipeline.from_pretrained('{tmp_path / 'out' / 'student'}')" in printed.out
     assert "Training 4 students: 100%" in printed.err and "Sampling LIFT+PLACE: 100%" in printed.err
