@@ -45,6 +45,8 @@ def forward(
     groups = -(-n // group_size)
     group = student.new_empty(group_shape(rows, n, groups, with_groups), dtype=group_dtype(groups))
     coef = student.new_empty((6, rows, groups), dtype=accumulation_dtype(student, teacher))
+    number = torch.arange(n, device=student.device).div_(group_size, rounding_mode="floor")
+    number = number.to(group.dtype)
     sums = coef.new_zeros(3)
     for block in _row_blocks(student):
         s = student[block].to(coef.dtype, copy=groups == 1)  # _fit_sorted works in place
@@ -53,8 +55,7 @@ def forward(
             order = _order_by_error(d)
             s, d = s.gather(1, order), d.gather(1, order)
             if with_groups:
-                number = torch.arange(n, device=s.device).div_(group_size, rounding_mode="floor")
-                group[block].scatter_(1, order, number.to(group.dtype).expand_as(order))
+                group[block].scatter_(1, order, number.expand_as(order))
         sums += _fit_sorted(s, d, group_size, eps, squared, coef[:, block])
     coarse, fine, deviation = sums.div_(max(rows * n, 1)).unbind()  # an empty batch gives 0
     if weight is not None:

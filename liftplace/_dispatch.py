@@ -55,12 +55,27 @@ def _why_not_triton(student: Tensor, teacher: Tensor, length: int) -> str | None
 
 def forward(impl: str, *args) -> tuple[Tensor, Tensor, Tensor]:
     """group, coef, terms of `_closed_form.forward`, by the named implementation."""
-    return (triton_forward if impl == "triton" else torch_forward)(*args)
+    if impl == "triton":
+        return triton_forward(*args)
+    return (torch_forward if _is_traced(args[0]) else _closed_form.forward)(*args)
 
 
 def backward(impl: str, *args) -> Tensor:
     """The gradient of `_closed_form.backward`, by the named implementation."""
-    return (triton_backward if impl == "triton" else torch_backward)(*args)
+    if impl == "triton":
+        return triton_backward(*args)
+    student = args[0]
+    differentiated = torch.is_grad_enabled() and student.requires_grad  # to be refused by the op
+    op = torch_backward if differentiated or _is_traced(student) else _closed_form.backward
+    return op(*args)
+
+
+def _is_traced(x: Tensor) -> bool:
+    """Whether only the opaque op will do: a compiler or a fake tensor looks on.
+
+    Otherwise the plain function saves what the op costs to call.
+    """
+    return torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
 
 
 torch_forward = torch.library.custom_op(
