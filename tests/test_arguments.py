@@ -49,11 +49,10 @@ BAD_GROUPS = {
 @pytest.mark.parametrize("case", BAD_TENSORS.values(), ids=BAD_TENSORS.keys())
 def test_tensors(case, ops):
     student, teacher, error, match = case
-    for name, op in (("lift_loss", lift_loss), ("place_loss", place_loss), ("fit", linear_fit)):
+    for op in (lift_loss, place_loss, linear_fit):
         op = op if ops is None else getattr(ops, op.__name__)
         with pytest.raises(error, match=match):
             op(student, teacher)
-        assert name
 
 
 @pytest.mark.parametrize("ops", [None, reference], ids=["public", "reference"])
