@@ -120,7 +120,7 @@ def _notes(found: dict) -> list[str]:
         f"pixels in [-1, 1]; between teacher's samples from different noise {unrelated:.3f}.",
         "MACs: a forward pass of one image. train s: without the teacher's part, which all share.",
         f"draw s: for {count} images in {found['settings']['num_inference_steps']} steps. "
-        f"The whole demo: {found['seconds']:.0f} s on {found['num_threads']} threads.",
+        f"The whole demo: {found['seconds']:.0f} s, torch threads: {found['num_threads']}.",
     ]
 
 

@@ -48,4 +48,4 @@ class DemoSettings:
 
 
 FULL = DemoSettings()
-FAST = DemoSettings(max_train_steps=80, num_samples=128, num_inference_steps=8)
+FAST = DemoSettings(max_train_steps=50, lr_warmup_steps=10, num_samples=128, num_inference_steps=8)

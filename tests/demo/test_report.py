@@ -64,7 +64,7 @@ def test_notes_state_counts_and_seconds(found):
     text = table(found)
     for fact in ("64 principal components", "500 samples against 500 held-out", "12 steps"):
         assert fact in text
-    assert "180 s on 2 threads" in text and "different noise 0.600" in text
+    assert "180 s, torch threads: 2" in text and "different noise 0.600" in text
 
 
 def test_announcement_names_the_settings_of_all():

@@ -9,7 +9,12 @@ def test_fast_differs_in_amounts_alone():
         for field in fields(FULL)
         if getattr(FULL, field.name) != getattr(FAST, field.name)
     }
-    assert changed == {"max_train_steps", "num_samples", "num_inference_steps"}
+    assert changed == {
+        "max_train_steps",
+        "lr_warmup_steps",
+        "num_samples",
+        "num_inference_steps",
+    }
     assert all(getattr(FAST, name) < getattr(FULL, name) for name in changed)
 
 
