@@ -87,7 +87,10 @@ class Row:
 
 
 class CompileOnlyDriver(DriverBase):
-    """A Triton driver for `arch` that hands every loaded kernel to `seen` and launches nothing."""
+    """A Triton driver for `arch` that hands every loaded kernel to `seen` and launches nothing.
+
+    Triton's base class demands two methods that only launching and timing would call; they refuse.
+    """
 
     def __init__(self, arch: int, seen):
         self.arch = arch

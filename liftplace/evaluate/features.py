@@ -18,7 +18,6 @@ from tqdm.auto import tqdm
 
 from liftplace.errors import UsageError
 
-NUM_FEATURES = 1280
 INPUT_RESOLUTION = 64
 
 
