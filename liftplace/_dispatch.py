@@ -1,25 +1,21 @@
 """impl -> implementation: the custom ops, which one `auto` takes, and why one cannot run.
 
-Each implementation is a pair of opaque `torch.library` ops with one signature: `forward` fits and
-sums, `backward` streams the gradient. This is the only importer of `liftplace.kernels`, and it
-imports them when they first run.
+An implementation is a module with `forward`, which fits and sums, `backward`, which streams the
+gradient, both as in `_closed_form`, and `why_not`. This is the only importer of
+`liftplace.kernels`, whose `op` modules import Triton or load a library when they first run.
 """
-
-import importlib.util
-import os
 
 import torch
 from torch import Tensor
 
 from liftplace import _closed_form
 from liftplace._arguments import accumulation_dtype
+from liftplace.kernels import op as _triton
+from liftplace.kernels.cpu import op as _native
+from liftplace.kernels.cuda import op as _cuda
 
 IMPLEMENTATIONS = ("auto", "triton", "cuda", "native", "torch", "reference")
-_NOT_BUILT = {
-    "cuda": "the CUDA C++ kernels are not part of this version; use impl='triton' or 'auto'",
-    "native": "the C++ CPU kernel is not part of this version; use impl='torch' or 'auto'",
-}
-TRITON_MAX_LENGTH = 1 << 20  # elements of a row, the longest that is tested
+_MODULES = {"torch": _closed_form, "triton": _triton, "cuda": _cuda, "native": _native}
 
 
 def choose(impl: str, student: Tensor, teacher: Tensor, length: int) -> str:
@@ -32,42 +28,34 @@ def choose(impl: str, student: Tensor, teacher: Tensor, length: int) -> str:
     if impl == "torch" or student.numel() == 0:  # kernels need not know of an empty batch
         return "torch"
     if impl == "auto":
-        on_gpu = student.device.type == "cuda"
-        return "triton" if on_gpu and not _why_not_triton(student, teacher, length) else "torch"
-    reason = _NOT_BUILT.get(impl) or _why_not_triton(student, teacher, length)
+        wanted = preferred(student.device.type)
+        return next(name for name in wanted if not _why_not(name, student, teacher, length))
+    reason = _why_not(impl, student, teacher, length)
     if reason:
         raise RuntimeError(f"impl={impl!r} cannot run here: {reason}")
     return impl
 
 
-def _why_not_triton(student: Tensor, teacher: Tensor, length: int) -> str | None:
-    if accumulation_dtype(student, teacher) == torch.float64:
-        return "Triton computes in float32, got float64 input; use impl='torch'"
-    if length > TRITON_MAX_LENGTH:
-        return f"rows of {length} elements are longer than {TRITON_MAX_LENGTH}; use impl='torch'"
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed; run `pip install triton`"
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if student.device.type != "cuda" and not interpreted:
-        return f"Triton needs a GPU, the tensors are on {student.device}; use impl='torch'"
-    return None
+def preferred(device: str) -> tuple[str, ...]:
+    """What `auto` tries on a kind of device, the fastest first."""
+    return {"cuda": ("triton", "torch"), "cpu": ("native", "torch")}.get(device, ("torch",))
+
+
+def _why_not(name: str, student: Tensor, teacher: Tensor, length: int) -> str | None:
+    return None if name == "torch" else _MODULES[name].why_not(student, teacher, length)
 
 
 def forward(impl: str, *args) -> tuple[Tensor, Tensor, Tensor]:
     """group, coef, terms of `_closed_form.forward`, by the named implementation."""
-    if impl == "triton":
-        return triton_forward(*args)
-    return (torch_forward if _is_traced(args[0]) else _closed_form.forward)(*args)
+    return (forward_ops[impl] if _is_traced(args[0]) else _MODULES[impl].forward)(*args)
 
 
 def backward(impl: str, *args) -> Tensor:
     """The gradient of `_closed_form.backward`, by the named implementation."""
-    if impl == "triton":
-        return triton_backward(*args)
     student = args[0]
     differentiated = torch.is_grad_enabled() and student.requires_grad  # to be refused by the op
-    op = torch_backward if differentiated or _is_traced(student) else _closed_form.backward
-    return op(*args)
+    traced = differentiated or _is_traced(student)
+    return (backward_ops[impl] if traced else _MODULES[impl].backward)(*args)
 
 
 def _is_traced(x: Tensor) -> bool:
@@ -76,68 +64,6 @@ def _is_traced(x: Tensor) -> bool:
     Otherwise the plain function saves what the op costs to call.
     """
     return torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
-
-
-torch_forward = torch.library.custom_op(
-    "liftplace::torch_forward", _closed_form.forward, mutates_args=()
-)
-torch_backward = torch.library.custom_op(
-    "liftplace::torch_backward", _closed_form.backward, mutates_args=()
-)
-
-
-@torch.library.custom_op("liftplace::triton_forward", mutates_args=())
-def triton_forward(
-    student: Tensor,
-    teacher: Tensor,
-    weight: Tensor | None,
-    fixed: float | None,
-    group_size: int,
-    eps: float,
-    squared: bool,
-    with_coarse: bool,
-    with_fine: bool,
-    scale: int,
-    with_groups: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    from liftplace.kernels.combine import combine
-    from liftplace.kernels.lift import lift_fwd
-    from liftplace.kernels.place import place_fwd
-
-    if group_size >= student.shape[1]:
-        group = student.new_empty(0, dtype=torch.int16)
-        coef, partial = lift_fwd(student, teacher, eps=eps, squared=squared)
-    else:
-        group, coef, partial = place_fwd(
-            student, teacher, group_size=group_size, eps=eps, squared=squared,
-            with_groups=with_groups,
-        )  # fmt: skip
-    terms = combine(
-        partial, count=student.numel(), weight=weight, fixed=fixed, scale=scale,
-        with_coarse=with_coarse, with_fine=with_fine,
-    )  # fmt: skip
-    return group, coef, terms
-
-
-@torch.library.custom_op("liftplace::triton_backward", mutates_args=())
-def triton_backward(
-    student: Tensor,
-    teacher: Tensor,
-    group: Tensor,
-    coef: Tensor,
-    terms: Tensor,
-    grad_out: Tensor,
-    scale: int,
-    with_coarse: bool,
-    with_fine: bool,
-) -> Tensor:
-    from liftplace.kernels.lift import lift_bwd
-    from liftplace.kernels.place import place_bwd
-
-    options = {"scale": scale, "with_coarse": with_coarse, "with_fine": with_fine}
-    if coef.shape[2] == 1:
-        return lift_bwd(student, teacher, coef, terms, grad_out, **options)
-    return place_bwd(student, teacher, group, coef, terms, grad_out, **options)
 
 
 def _fake_forward(student, teacher, weight, fixed, group_size, eps, squared, with_coarse,
@@ -164,8 +90,25 @@ def _refuse_double_backward(ctx, *grads):
     )
 
 
-for _op in (torch_forward, triton_forward):
-    _op.register_fake(_fake_forward)
-for _op in (torch_backward, triton_backward):
-    _op.register_fake(_fake_backward)
-    _op.register_autograd(_refuse_double_backward)
+def _ops(impl: str) -> tuple:
+    """The opaque pair `liftplace::<impl>_forward` and `..._backward`."""
+
+    def define(half: str, like):
+        return torch.library.custom_op(
+            f"liftplace::{impl}_{half}",
+            lambda *args: getattr(_MODULES[impl], half)(*args),
+            mutates_args=(),
+            schema=torch.library.infer_schema(like, mutates_args=()),
+        )
+
+    forward_op = define("forward", _closed_form.forward)
+    forward_op.register_fake(_fake_forward)
+    backward_op = define("backward", _closed_form.backward)
+    backward_op.register_fake(_fake_backward)
+    backward_op.register_autograd(_refuse_double_backward)
+    return forward_op, backward_op
+
+
+forward_ops, backward_ops = {}, {}
+for _name in _MODULES:
+    forward_ops[_name], backward_ops[_name] = _ops(_name)

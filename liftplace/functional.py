@@ -162,9 +162,10 @@ def _loss(student, teacher, group_size, num_groups, scope, norm, weight, terms, 
     )
     if process_group is not None and w is None and fixed is None:
         values = _reweigh(values, rows, process_group, scale, wanted)
-    loss = values[_closed_form.LOSS].clone()
     if needs_grad:
         loss = PlaceFunction.apply(student, t, group, coef, values, impl, scale, *wanted)
+    else:
+        loss = values[_closed_form.LOSS].clone()
     if not return_fit:
         return loss
     _, coarse, fine, _, w = values.unbind()

@@ -12,6 +12,7 @@ import pytest
 torch.set_num_threads(1)  # small tensors; a second thread only waits for whatever else runs
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+IMPLS = ["torch", "triton", "cuda", "native"]
 
 
 def pytest_collection_modifyitems(config, items):
@@ -21,18 +22,27 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _can_run(item) -> bool:
-    """Without a GPU not what is marked gpu; with one no kernel on CPU tensors, as Triton then
-    compiles instead of interpreting."""
+    """Without a GPU not what is marked gpu; each implementation where it has a device. With a GPU
+    no Triton kernel on CPU tensors, as Triton then compiles instead of interpreting."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    impl, device = parameters.get("impl"), parameters.get("device")
+    if (impl, device) in (("native", "cuda"), ("cuda", "cpu")):
+        return False
     if not torch.cuda.is_available():
         return "gpu" not in item.keywords
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    runs_triton = parameters.get("impl") == "triton" or "kernels" in item.path.parts
-    return not (parameters.get("device") == "cpu" and runs_triton)
+    runs_triton = impl == "triton" or item.path.parent.name == "kernels"
+    return not (device == "cpu" and runs_triton)
 
 
 @pytest.fixture(params=DEVICES)
 def device(request) -> str:
     """Where the tensors of a test live; the same test runs on CPU and, marked gpu, on CUDA."""
+    return request.param
+
+
+@pytest.fixture(params=IMPLS)
+def impl(request) -> str:
+    """Every implementation that has a kernel or a closed form."""
     return request.param
 
 

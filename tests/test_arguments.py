@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from liftplace import lift_loss, linear_fit, place_loss, reference
+from liftplace.kernels.cpu import op as native
 
 X = torch.zeros(2, 3, 4, 4)
 
@@ -79,8 +80,7 @@ def test_groups(case, ops):
     "impl, error, match",
     [
         ("fast", ValueError, "impl='fast' is not known: pass one of 'auto'"),
-        ("cuda", RuntimeError, "impl='cuda' cannot run here: .*use impl='triton'"),
-        ("native", RuntimeError, "impl='native' cannot run here: .*use impl='torch'"),
+        ("cuda", RuntimeError, "impl='cuda' cannot run here: .*NVIDIA GPU.*use impl='torch'"),
     ],
 )
 def test_impl(impl, error, match):
@@ -98,6 +98,16 @@ def test_triton_says_why_it_cannot_run(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(RuntimeError, match="needs a GPU, the tensors are on cpu"):
         lift_loss(X, X, impl="triton")
+
+
+def test_native_says_why_it_cannot_run(monkeypatch):
+    with pytest.raises(RuntimeError, match="float32, got float64 input; use impl='torch'"):
+        lift_loss(X.double(), X, impl="native")
+    with pytest.raises(RuntimeError, match="the tensors are on meta; use impl='auto'"):
+        lift_loss(X.to("meta"), X.to("meta"), impl="native")
+    monkeypatch.setattr(native, "_extension", None)
+    with pytest.raises(RuntimeError, match="found no C.. compiler; install one and reinstall"):
+        lift_loss(X, X, impl="native")
 
 
 def test_scopes_need_their_dimensions_only():

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -10,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from liftplace.kernels.cpu import op
+from liftplace.kernels.cuda import build
+
 ROOT = Path(__file__).resolve().parents[1]
+COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 
 def _python(code: str, *, cwd, python=sys.executable, **variables) -> subprocess.CompletedProcess:
@@ -85,6 +90,41 @@ def test_this_installation_beside_a_package_named_kernels(installed, tmp_path):
     code = "import kernels, liftplace.kernels.launch; print(kernels.OWNER)"
     for folder in (ROOT, tmp_path):
         assert _check(_python(code, cwd=folder, PYTHONPATH=str(only_theirs))) == "somebody else\n"
+
+
+@pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler here")
+def test_the_cpu_op_is_built(installed, tmp_path):
+    code = "from liftplace.kernels.cpu import op; print(op._extension.origin)"
+    origin = _check(_python(code, cwd=tmp_path, PYTHONPATH=str(installed))).strip()
+    assert Path(origin).is_relative_to(installed)
+    assert op._extension, "the installation under test lacks it"
+
+
+def test_without_a_compiler_auto_uses_torch(tmp_path):
+    """An installation where the compiler fails is complete but for impl="native"."""
+    sources, site = tmp_path / "sources", tmp_path / "site"
+    built = shutil.ignore_patterns("*.so", "build", ".git", "*.egg-info")
+    shutil.copytree(ROOT, sources, ignore=built)  # what was compiled before must not be found
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, sources]
+    environment = {**os.environ, "CC": "false", "CXX": "false"}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    code = """
+import torch, liftplace
+x = torch.randn(2, 3, 8, 8, requires_grad=True)
+liftplace.place_loss(x, torch.zeros(2, 3, 8, 8)).backward()
+try:
+    liftplace.place_loss(x, torch.zeros(2, 3, 8, 8), impl="native")
+except RuntimeError as error:
+    print(error)
+"""
+    text = _check(_python(code, cwd=tmp_path, PYTHONPATH=str(site)))
+    assert "found no C++ compiler" in text
+
+
+def test_wheel_holds_what_the_cuda_kernels_are_built_from(installed):
+    folder = installed / "liftplace" / "kernels" / "cuda"
+    for name in (*build.SOURCES, *build.HEADERS):
+        assert (folder / name).is_file(), name
 
 
 def test_an_uninstalled_checkout_says_what_to_do(tmp_path):

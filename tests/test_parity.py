@@ -29,6 +29,8 @@ def _name(case) -> str:
         ("reference", torch.float32),
         ("torch", torch.float32),
         ("triton", torch.float32),
+        ("cuda", torch.float32),
+        ("native", torch.float32),
     ],
     ids=lambda value: str(value).removeprefix("torch."),
 )

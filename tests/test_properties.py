@@ -67,18 +67,23 @@ def cases(draw, largest: int, dtypes):
 
 @pytest.mark.parametrize(
     "impl, largest, dtypes",
-    [("torch", 40, FLOATS), ("triton", 12, FLOATS[:3])],
-    ids=["torch", "triton"],
+    [
+        ("torch", 40, FLOATS),
+        ("triton", 12, FLOATS[:3]),
+        ("cuda", 40, FLOATS[:3]),
+        ("native", 40, FLOATS[:3]),
+    ],
+    ids=["torch", "triton", "cuda", "native"],
 )
 def test_drawn_cases(impl, largest, dtypes, device):
-    @settings(max_examples=400 if impl == "torch" else 150, **COMMON)
+    @settings(max_examples=150 if impl == "triton" else 400, **COMMON)
     @given(cases(largest, dtypes), st.integers(2, 40))
     def place(case, group_size):
         student, teacher, options = case
         student, teacher = student.to(device), teacher.to(device)
         assert_matches(place_loss, student, teacher, impl=impl, group_size=group_size, **options)
 
-    @settings(max_examples=100 if impl == "torch" else 50, **COMMON)
+    @settings(max_examples=50 if impl == "triton" else 100, **COMMON)
     @given(cases(largest, dtypes))
     def lift(case):
         student, teacher, options = case

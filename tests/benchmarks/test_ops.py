@@ -1,18 +1,20 @@
 """`python -m benchmarks ops` from end to end on a tiny shape."""
 
 import pytest
+import torch
 
 from benchmarks import ops, results
-from benchmarks.__main__ import main
+from benchmarks.__main__ import main, parse
+from benchmarks.cases import CPU_SHAPES, cases
 from benchmarks.implementations import Implementation
 from liftplace import place_loss
 
-TINY = ["ops", "--shapes", "1,2,8,8", "--repeats", "1", "--threads", "1",
-        "--implementations", "torch", "mse", "copy"]  # fmt: skip
+TINY = ["ops", "--shapes", "1,2,8,8", "--repeats", "1", "--threads", "1", "--commit", "abc"]
+FEW = ["--implementations", "torch", "mse", "copy"]
 
 
 def test_ops_writes_rows_and_prints_table_and_targets(tmp_path, capsys):
-    assert main([*TINY, "--out", str(tmp_path)]) == 0
+    assert main([*TINY, *FEW, "--out", str(tmp_path)]) == 0
     rows = results.load(tmp_path / "ops_cpu.csv")
     assert list(rows[0]) == list(results.COLUMNS)
     measured = {(row["op"], row["implementation"], row["phase"]) for row in rows}
@@ -26,10 +28,66 @@ def test_ops_writes_rows_and_prints_table_and_targets(tmp_path, capsys):
         assert all(row[key] for key in results.COLUMNS if key not in optional), row
         assert 0 < float(row["ms_p20"]) <= float(row["ms_p50"]) <= float(row["ms_p80"])
         assert (row["threads"], row["repeats"], row["shape"]) == ("1", "1", "1x2x8x8")
+        assert row["commit"] == "abc"
         if row["phase"] == "both":
             assert float(row["bytes_peak"]) >= float(row["bytes_kept"]) >= 0
     printed = capsys.readouterr().out
     assert "torch, times as fast as naive" in printed and "kept memory / naive's" in printed
+
+
+def test_resume_measures_what_is_missing_and_keeps_the_rest(tmp_path, capsys):
+    place = [*TINY, "--ops", "place", "--out", str(tmp_path), "--implementations"]
+    path = tmp_path / "ops_cpu.csv"
+    assert main([*place, "mse"]) == 0
+    first = results.load(path)
+    assert main([*place, "mse", "--resume"]) == 0
+    assert results.load(path) == first
+    assert main([*place, "copy", "--resume"]) == 0
+    assert {row["implementation"] for row in results.load(path)} == {"naive", "mse", "copy"}
+    assert main([*place, "mse", "--resume", "--commit", "def"]) == 0
+    by_commit = {row["implementation"]: row["commit"] for row in results.load(path)}
+    assert by_commit == {"naive": "def", "mse": "def", "copy": "abc"}
+    assert "are left" not in capsys.readouterr().out
+
+
+def test_minutes_stop_before_the_next_case(tmp_path, capsys):
+    assert main([*TINY, *FEW, "--out", str(tmp_path), "--minutes", "0"]) == 0
+    assert "2 of 2 cases are left: run again with --resume" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_case_that_does_not_fit_leaves_the_others(tmp_path, capsys, monkeypatch):
+    measure = ops.measure
+
+    def without_memory_for_place(case, *rest):
+        if case.op == "place":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate")
+        return measure(case, *rest)
+
+    monkeypatch.setattr(ops, "measure", without_memory_for_place)
+    assert main([*TINY, "--out", str(tmp_path), "--implementations", "mse"]) == 0
+    assert {row["op"] for row in results.load(tmp_path / "ops_cpu.csv")} == {"lift"}
+    assert "groups of 16, 1 CPU thread(s): CUDA out of memory" in capsys.readouterr().out
+
+
+def test_what_does_not_compile_is_left_out(tmp_path, capsys, monkeypatch):
+    def broken(student, teacher):
+        raise torch._dynamo.exc.InternalTorchDynamoError("no such operator\nsecond line")
+
+    found = [Implementation("naive", place_loss), Implementation("compile", broken)]
+    monkeypatch.setattr(ops, "implementations", lambda *_: (list(found), {}))
+    assert main([*TINY, "--ops", "place", "--out", str(tmp_path)]) == 0
+    assert {row["implementation"] for row in results.load(tmp_path / "ops_cpu.csv")} == {"naive"}
+    printed = capsys.readouterr().out
+    assert "not measured: compile: torch.compile failed: no such operator\n" in printed
+
+
+def test_the_headline_comes_first():
+    found = cases(parse(["ops", "--threads", "1", "--group_sizes", "16", "256"]))
+    shapes = len(CPU_SHAPES)
+    assert len(found) == 3 * shapes
+    assert [case.op for case in found[::shapes]] == ["place", "lift", "place"]
+    assert [case.group_size for case in found[::shapes]] == [16, None, 256]
 
 
 @pytest.mark.gpu
@@ -47,7 +105,7 @@ def test_ops_on_cuda(tmp_path):
 def test_a_red_gate_times_nothing(tmp_path, capsys, monkeypatch):
     wrong = Implementation("wrong", lambda s, t: place_loss(s, t, group_size=8))
     monkeypatch.setattr(ops, "implementations", lambda *_: ([wrong], {}))
-    assert main([*TINY, "--out", str(tmp_path)]) == 1
+    assert main([*TINY, *FEW, "--out", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert "correctness gate is red, nothing is timed: wrong is wrong" in captured.err
     assert captured.out == "" and not list(tmp_path.iterdir())

@@ -12,14 +12,14 @@ WHERE = {"date": "2026-01-01", "device": "a CPU", "driver": "", "torch": "2", "t
          "commit": "abc"}  # fmt: skip
 
 
-def make(case=CASE, ours=(1.0, 2.0, 4.0)):
+def make(case=CASE, ours=(1.0, 2.0, 4.0), name="torch"):
     """naive takes 8 ms and then 4 ms and 4 ms, half of it forward."""
     samples = {
-        (name, "eager", ""): [{"forward": t / 2, "backward": t / 2, "both": t} for t in times]
-        for name, times in (("naive", (8.0, 4.0, 4.0)), ("torch", ours))
+        (key, "eager", ""): [{"forward": t / 2, "backward": t / 2, "both": t} for t in times]
+        for key, times in (("naive", (8.0, 4.0, 4.0)), (name, ours))
     }
-    used = {"naive": Memory(1280, 640), "torch": Memory(640, 128)}
-    return results.rows(case, WHERE, samples, used, {})
+    used = {"naive": Memory(1280, 640), name: Memory(640, 128)}
+    return results.rows(case, WHERE, samples, used)
 
 
 def test_rows_hold_every_column_and_paired_ratios():
@@ -33,7 +33,7 @@ def test_rows_hold_every_column_and_paired_ratios():
     assert both["gb_per_s"] == pytest.approx(3 * 128 * 4 / 2e-3 / 1e9)
     assert (both["bytes_peak"], both["bytes_kept"]) == (640, 128)
     assert rows["torch", "forward"]["bytes_peak"] == ""
-    assert (both["shape"], both["dtype"], both["group_size"]) == ("1x2x8x8", "float32", 16)
+    assert (both["shape"], both["dtype"], both["group_size"]) == ("1x2x8x8", "float32", "16")
 
 
 def test_save_replaces_the_same_case_and_keeps_others(tmp_path):
@@ -49,13 +49,41 @@ def test_save_replaces_the_same_case_and_keeps_others(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["ops_cpu.csv"]
 
 
+def test_save_keeps_other_implementations_of_the_case(tmp_path):
+    path = tmp_path / "ops_cpu.csv"
+    results.save(path, make())
+    results.save(path, make(name="native"))
+    assert [row["implementation"] for row in results.load(path) if row["phase"] == "both"] == [
+        "torch", "naive", "native"
+    ]  # fmt: skip
+
+
+def test_save_launches_beside_the_eager_rows(tmp_path):
+    path = tmp_path / "ops_cpu.csv"
+    lift = Case("lift", CASE.shape, CASE.dtype, None, "cpu", 1)
+    results.save(path, make() + make(lift))
+    results.save_launches(path, results.identity(CASE, WHERE), {"torch": 3})
+    counted = [row for row in results.load(path) if row["launches"]]
+    assert [(row["op"], row["implementation"], row["phase"], row["launches"])
+            for row in counted] == [("place", "torch", "both", "3")]  # fmt: skip
+
+
+def test_numbers_and_case_come_back_from_the_file(tmp_path):
+    path = tmp_path / "ops_cpu.csv"
+    results.save(path, make())
+    rows = results.numbers(results.load(path))
+    assert all(results.case_of(row) == CASE for row in rows)
+    both = next(row for row in rows if (row["implementation"], row["phase"]) == ("torch", "both"))
+    assert both["ms_p50"] == 2.0 and both["bytes_peak"] == 640 and both["launches"] == ""
+
+
 def test_load_of_no_file_is_empty(tmp_path):
     assert results.load(tmp_path / "none.csv") == []
 
 
 def test_table_shows_each_implementation_once():
-    lines = results.table(CASE, make()).splitlines()
-    assert lines[0] == str(CASE)
+    lines = results.table("a title", make()).splitlines()
+    assert lines[0] == "a title"
     naive, ours = lines[2].split(), lines[3].split()
     assert (naive[0], ours[0]) == ("naive", "torch")
     assert "10.00" in naive and "5.00" in naive  # bytes an element, peak and kept

@@ -15,7 +15,8 @@ KERNELS = {
 # A subset that reaches every kernel and both ends of each size; the whole table is a benchmark.
 PROGRAM = """
 import sys
-from benchmarks.compile import ARCHES, Problem, compile_all, write_rows
+from pathlib import Path
+from benchmarks.compile import Issue, Problem, Row, compile_all, issue_all, write_rows
 import torch
 
 if __name__ == "__main__":
@@ -25,23 +26,34 @@ if __name__ == "__main__":
         Problem(8, 1000, 100, squared=True),
         Problem(1, 70_000, 15_000),
     ]
-    write_rows(compile_all(problems=problems), sys.argv[1])
+    folder = Path(sys.argv[1])
+    write_rows(Row, compile_all(problems=problems), folder / "table.csv")
+    write_rows(Issue, issue_all((90,), problems[-1:]), folder / "issue.csv")
 """
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compile")
-    program, table = folder / "program.py", folder / "table.csv"
+    program = folder / "program.py"
     program.write_text(PROGRAM)
     # Triton reads TRITON_INTERPRET when it is imported, so the compiler needs its own process.
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join(["."] + sys.path)
     result = subprocess.run(
-        [sys.executable, program, table], env=environment, capture_output=True, text=True
+        [sys.executable, program, folder], env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    with table.open() as file:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    return _read(folder / "table.csv")
+
+
+def _read(path):
+    with path.open() as file:
         return list(csv.DictReader(file))
 
 
@@ -59,3 +71,13 @@ def test_registers_leave_room(rows):
     for row in rows:
         warps = int(row["launch"].split()[-2])
         assert 0 < int(row["registers"]) * warps * 32 <= 65_536, row
+
+
+def test_issue_counts_launches_and_the_trips_of_the_merge(folder):
+    """One row of 70,000: 18 chunks of 4096, merged by 16 and then by 2, and 5 groups."""
+    sort, *merges, fit = _read(folder / "issue.csv")
+    assert (sort["kernel"], sort["programs"]) == ("_sort_chunks_kernel", "18")
+    assert [merge["kernel"] for merge in merges] == ["_merge_runs_kernel"] * 2
+    assert (fit["kernel"], fit["programs"]) == ("_group_moments_kernel", "5")
+    assert int(sort["executed"]) > 2000  # 78 steps of the network, 8 keys a thread
+    assert int(merges[0]["executed"]) > 13 * 8 * 3  # 13 probes, 8 a thread

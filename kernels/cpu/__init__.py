@@ -1,0 +1,1 @@
+"""impl="native": the loss ops in C++ for the CPU."""

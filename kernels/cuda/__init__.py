@@ -1,0 +1,1 @@
+"""CUDA C++ kernels of LIFT and PLACE; built at first use, called through ctypes."""

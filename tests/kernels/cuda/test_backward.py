@@ -1,0 +1,41 @@
+"""The gradient from a table of groups, from the cache, and with group numbers of either width."""
+
+import pytest
+import torch
+
+from liftplace.kernels.cuda import op
+from liftplace.kernels.cuda.launch import backward_launch
+
+from .harness import DTYPES, assert_agrees, pair, run
+
+
+@pytest.mark.parametrize(
+    "rows, n, size, table",
+    [(2, 100, 16, False), (2, 600, 16, True), (1, 601, 2, False), (2, 5000, 16, True),
+     (1, 5001, 5000, True), (3, 600, None, True), (5, 33, None, False)],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradient(rows, n, size, table, dtype, device):
+    assert (backward_launch(rows, n, -(-n // (size or n))).tiles > 0) == table
+    assert_agrees(*pair(rows, n, device, dtype), size, grad_out=2.5)
+
+
+@pytest.mark.parametrize("wide", [torch.int16, torch.int32])
+@pytest.mark.parametrize("n", [600, 602])
+def test_width_of_group_numbers(wide, n, device):
+    """What only rows of more than 65,536 groups have, on a short one."""
+    student, teacher = pair(2, n, device)
+    actual = run(student, teacher, 16)
+    one = torch.ones((), device=device)
+    grad = op.backward(
+        student, teacher, actual.group.to(wide), actual.coef, actual.terms, one, 1, True, True
+    )
+    assert torch.equal(grad, actual.grad)
+
+
+def test_the_loss_may_be_scaled_in_another_dtype(device):
+    student, teacher = pair(2, 100, device)
+    expected = run(student, teacher, 16, grad_out=0.5).grad
+    saved = op.forward(student, teacher, None, None, 16, 1e-7, False, True, True, 1, True)
+    half = torch.tensor(0.5, dtype=torch.float64, device=device)
+    assert torch.equal(op.backward(student, teacher, *saved, half, 1, True, True), expected)

@@ -1,0 +1,140 @@
+"""The op as the dispatcher calls it: the contract, refusals, and what only a GPU can show."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from liftplace import _closed_form
+from liftplace.kernels.cuda import build, op
+from liftplace.kernels.cuda.launch import LiftLaunch
+
+from .harness import DTYPES, pair, run
+from .test_rank import errors
+
+
+@pytest.mark.parametrize("n, size", [(97, 16), (97, 97), (97, 500), (70_000, 1)])
+@pytest.mark.parametrize("with_groups", [True, False])
+def test_outputs_are_those_of_the_closed_form(n, size, with_groups, device):
+    arguments = (*pair(2, n, device), None, 0.5, size, 1e-7, False, True, True, 97, with_groups)
+    actual, expected = op.forward(*arguments), _closed_form.forward(*arguments)
+    for one, other in zip(actual, expected, strict=True):
+        assert (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+    assert torch.equal(actual[0], expected[0])
+    torch.testing.assert_close(actual[2], expected[2], rtol=1e-5, atol=1e-6)
+
+
+def test_a_failed_launch_is_an_error(device, monkeypatch):
+    monkeypatch.setattr(op, "lift_launch", lambda n: LiftLaunch(chunks=1, threads=2048))
+    with pytest.raises(RuntimeError, match="liftplace_lift failed: CUDA error 1, invalid arg"):
+        run(*pair(2, 64, device))
+
+
+def test_why_not():
+    x = torch.zeros(2, 32)
+    assert "float64" in op.why_not(x.double(), x, 32)
+    assert "float64" in op.why_not(x, x.double(), 32)
+    assert "tensors are on cpu" in op.why_not(x, x, 32)
+
+
+@pytest.mark.gpu
+def test_why_not_on_a_gpu(monkeypatch):
+    x = torch.zeros(2, 32, device="cuda")
+    assert op.why_not(x, x, 32) is None
+    assert "longer than" in op.why_not(x, x, 1 << 31)
+    monkeypatch.setattr(build, "find_nvcc", lambda: None)
+    monkeypatch.setattr(build, "prebuilt", lambda: None)
+    assert "no nvcc" in op.why_not(x, x, 32)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["cauchy", "half tied", "bfloat16"])
+@pytest.mark.parametrize("rows, n", [(256, 4096), (4, 65_536)])
+def test_a_hundred_runs_give_the_same_bits(kind, rows, n):
+    student, teacher = errors(kind, rows, n, "cuda")
+    first = run(student, teacher, 16)
+    for _ in range(99):
+        for one, other in zip(first, run(student, teacher, 16), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n, size", [(4096, 16), (4096, 4096), (65_536, 16), (65_536, 65_536)])
+def test_no_host_synchronisation(n, size):
+    student, teacher = pair(8, n, "cuda")
+    one = torch.ones((), device="cuda")
+    arguments = (student, teacher, None, None, size, 1e-7, False, True, True, 1, True)
+    op.forward(*arguments)  # builds and loads
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        op.backward(student, teacher, *op.forward(*arguments), one, 1, True, True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n, size", [(4096, 16), (4096, 4096), (65_536, 16)])
+def test_graph_capture_and_replay_with_new_inputs(n, size, dtype):
+    student, teacher = pair(8, n, "cuda", dtype)
+    one = torch.ones((), device="cuda")
+
+    def step():
+        saved = op.forward(student, teacher, None, None, size, 1e-7, False, True, True, 1, True)
+        return *saved, op.backward(student, teacher, *saved, one, 1, True, True)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    for _ in range(3):
+        student.normal_()
+        teacher.normal_()
+        graph.replay()
+        for one_run, other in zip(captured, step(), strict=True):
+            assert torch.equal(one_run, other)
+
+
+@pytest.mark.gpu
+def test_two_streams_at_once():
+    inputs = [pair(64, 4096, "cuda"), pair(8, 65_536, "cuda")]
+    expected = [run(*tensors, 16) for tensors in inputs]
+    streams = [torch.cuda.Stream() for _ in inputs]
+    results = [[], []]
+    torch.cuda.synchronize()
+    for _ in range(20):
+        for tensors, stream, found in zip(inputs, streams, results, strict=True):
+            with torch.cuda.stream(stream):
+                found.append(run(*tensors, 16))
+    torch.cuda.synchronize()
+    for found, wanted in zip(results, expected, strict=True):
+        for result in found:
+            for one, other in zip(result, wanted, strict=True):
+                assert torch.equal(one, other)
+
+
+SANITIZED = """
+import torch
+from tests.kernels.cuda.harness import pair, run
+for dtype in (torch.float32, torch.bfloat16):
+    for n, size in ((97, 16), (4096, 16), (16_384, 16), (20_000, 16), (17_000, 15_000)):
+        run(*pair(2, n, "cuda", dtype), size)
+        run(*pair(2, n, "cuda", dtype))
+torch.cuda.synchronize()
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="no compute-sanitizer")
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
+def test_compute_sanitizer(tool):
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9",
+               "--kernel-regex", "kns=liftplace", sys.executable, "-c", SANITIZED]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
