@@ -1,6 +1,7 @@
-"""python -m benchmarks ops | compile | plot"""
+"""python -m benchmarks ops | step | sweep | compile | plot"""
 
 import argparse
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 IMPLEMENTATIONS = ("torch", "native", "triton", "cuda", "compile", "compile-max-autotune", "mse",
                    "mse-compile", "copy")  # fmt: skip
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -16,41 +18,56 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
 
     ops = commands.add_parser("ops", help="time the loss ops and measure their memory")
-    ops.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    ops.add_argument("--out", type=Path, default=RESULTS, help="folder of ops_<device>.csv")
-    ops.add_argument("--repeats", type=_count, default=30, help="timed rounds of every case")
+    _common(ops, repeats=30)
     ops.add_argument("--threads", type=_count, nargs="+", default=None,
                      help="one run for each (default: 1 2; cuda: what torch has)")  # fmt: skip
     ops.add_argument("--ops", nargs="+", choices=("place", "lift"), default=["place", "lift"])
     ops.add_argument("--shapes", type=_shape, nargs="+", metavar="B,C,H,W", default=None)
-    ops.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16", "float16"),
-                     default=None)  # fmt: skip
+    ops.add_argument("--dtypes", nargs="+", choices=DTYPES, default=None)
     ops.add_argument("--group_sizes", type=_count, nargs="+", default=None)
     ops.add_argument("--implementations", nargs="+", choices=IMPLEMENTATIONS, default=None,
-                     help="only these beside naive, the baseline (default: all)")  # fmt: skip
+                     help="only these beside naive, the baseline "
+                     "(default: all but compile-max-autotune)")  # fmt: skip
+    ops.add_argument("--resume", action="store_true",
+                     help="skip what the file already holds for this commit")  # fmt: skip
+    ops.add_argument("--minutes", type=float, default=float("inf"),
+                     help="start no case after so long")  # fmt: skip
 
-    compiled = commands.add_parser("compile", help="compile the Triton kernels ahead of time")
+    step = commands.add_parser("step", help="the loss's share of a training step")
+    _common(step, repeats=20)
+    step.add_argument("--models", nargs="+", choices=("unet", "dit"), default=["unet", "dit"])
+    step.add_argument("--precisions", nargs="+", choices=("float32", "bfloat16"), default=None,
+                      help="bfloat16 is autocast (default: both; cpu: float32)")  # fmt: skip
+    step.add_argument("--batch_size", type=_count, default=None,
+                      help="default: unet 96, dit 64; cpu: 4")  # fmt: skip
+    step.add_argument("--threads", type=_count, default=1, help="CPU threads")
+
+    sweep = commands.add_parser("sweep", help="time what the launch choices choose between")
+    _common(sweep, repeats=20)
+    sweep.add_argument("--threads", type=_count, default=1, help="CPU threads")
+
+    compiled = commands.add_parser("compile", help="compile the GPU kernels ahead of time")
     compiled.add_argument("--out", type=Path, default=RESULTS)
+    compiled.add_argument("--kernels", nargs="+", choices=("triton", "cuda"),
+                          default=["triton", "cuda"], help="cuda needs nvcc")  # fmt: skip
 
-    plot = commands.add_parser("plot", help="draw the CSV files")
+    plot = commands.add_parser("plot", help="draw the CSV files and write the tables of docs/")
     plot.add_argument("--results", type=Path, default=RESULTS)
-    plot.add_argument("--out", type=Path, default=DOCS)
+    plot.add_argument("--out", type=Path, default=DOCS, help="folder of kernels.md and pictures")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    if options.command == "ops":
-        from benchmarks import ops
+    return importlib.import_module(f"benchmarks.{options.command}").main(options)
 
-        return ops.main(options)
-    if options.command == "compile":
-        from benchmarks import compile
 
-        return compile.main(options.out) or 0
-    from benchmarks import plot
-
-    return plot.main(options.results, options.out)
+def _common(command: argparse.ArgumentParser, repeats: int) -> None:
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    command.add_argument("--out", type=Path, default=RESULTS,
+                         help=f"folder of {command.prog.split()[-1]}_<device>.csv")  # fmt: skip
+    command.add_argument("--repeats", type=_count, default=repeats, help="timed rounds of a case")
+    command.add_argument("--commit", default=None, help="what the rows name (default: ask git)")
 
 
 def _count(text: str) -> int:

@@ -46,20 +46,26 @@ class Case:
 
 
 def cases(options) -> list[Case]:
-    """The cases of the command line; what is not given takes the device's defaults."""
+    """The cases of the command line; what is not given takes the device's defaults.
+
+    The headline comes first, all shapes of one dtype and group size, so that a run that is stopped
+    early has measured something whole.
+    """
     cuda = options.device == "cuda"
     shapes = options.shapes or (CUDA_SHAPES if cuda else CPU_SHAPES)
     dtypes = options.dtypes or (["float32", "bfloat16"] if cuda else ["float32"])
     group_sizes = options.group_sizes or ([16, 256] if cuda else [16])
     threads = options.threads or ([torch.get_num_threads()] if cuda else [1, 2])
     return [
-        Case(op, shape, getattr(torch, dtype), group_size, options.device, count)
+        Case(op, shape, getattr(torch, dtype), group_size if op == "place" else None,
+             options.device, count)
         for count in threads
+        for group_size in group_sizes
+        for dtype in dtypes
         for op in options.ops
         for shape in shapes
-        for dtype in dtypes
-        for group_size in (group_sizes if op == "place" else [None])
-    ]
+        if op == "place" or group_size == group_sizes[0]
+    ]  # fmt: skip
 
 
 def inputs(case: Case) -> tuple[Tensor, Tensor]:

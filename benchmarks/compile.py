@@ -1,37 +1,36 @@
-"""Compile every Triton kernel ahead of time, without a GPU, and tabulate what each one costs.
-
-    python -m benchmarks compile [--out benchmarks/results]
+"""python -m benchmarks compile: what the GPU kernels cost, read from their code without a GPU.
 
 The launchers of `liftplace.kernels` run for real on a driver that compiles for a chosen
 architecture and launches nothing, so that kernels, argument specialisation and launch choices are
 those of a GPU run. Registers, stack and instructions are read from the machine code with the tools
 that come with Triton.
+
+For PLACE's forward at four row lengths also the issue cycles of a row: the instructions that its
+warps execute over the four that a multiprocessor issues a cycle. That is what the row costs a
+multiprocessor if nothing ever waits: an estimate from below.
 """
 
-import csv
+import argparse
 import itertools
 import multiprocessing
 import os
-import re
-import struct
-import subprocess
-import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, astuple, dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import torch
 import triton
 from tqdm import tqdm
-from triton.backends.compiler import GPUTarget
-from triton.backends.driver import DriverBase
 
+from benchmarks import results, sass
+from benchmarks.compile_only import MAX_SHARED, CompileOnlyDriver, Launch
 from liftplace.kernels.combine import combine
 from liftplace.kernels.lift import lift_bwd, lift_fwd
 from liftplace.kernels.place import place_bwd, place_fwd
 
-# Shared memory one program may use, bytes (CUDA C++ programming guide, compute capabilities).
-ARCHES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+COMPILER = f"triton {triton.__version__}"
+SCHEDULERS = 4  # of a multiprocessor; each issues an instruction a cycle
 
 
 @dataclass(frozen=True)
@@ -79,87 +78,98 @@ class Row:
     kernel: str
     launch: str
     arch: str
-    triton: str
+    compiler: str
     registers: int
     stack: int
-    shared: int
+    shared: int | None  # None: the launch decides
     instructions: int
 
 
-class CompileOnlyDriver(DriverBase):
-    """A Triton driver for `arch` that hands every loaded kernel to `seen` and launches nothing.
+@dataclass(frozen=True)
+class Issue:
+    """One launch of PLACE's forward; `executed` is a warp's instructions."""
 
-    Triton's base class demands two methods that only launching and timing would call; they refuse.
-    """
+    arch: str
+    compiler: str
+    rows: int
+    n: int
+    group_size: int
+    kernel: str
+    programs: int
+    warps: int
+    executed: int
 
-    def __init__(self, arch: int, seen):
-        self.arch = arch
-        self.seen = seen
-        self.utils = self  # Triton asks `driver.utils` for the two methods at the end
-        self._loading = None
+    @property
+    def cycles(self) -> float:
+        """Issue cycles a row."""
+        return self.programs * self.warps * self.executed / SCHEDULERS / self.rows
 
-    @classmethod
-    def is_active(cls) -> bool:
-        return True
 
-    def get_current_device(self) -> int:
-        return self.arch  # Triton caches kernels by device
+@cache
+def _driver(arch: int) -> CompileOnlyDriver:
+    """One for each architecture, because Triton keeps what it has loaded."""
+    return CompileOnlyDriver(arch)
 
-    def get_current_stream(self, device: int) -> int:
-        return 0
 
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", self.arch, 32)
+def _launched(arch: int, call, *args, **options) -> list[Launch]:
+    driver = _driver(arch)
+    triton.runtime.driver.set_active(driver)
+    driver.launches = []
+    call(*args, **options)
+    return driver.launches
 
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
 
-    def get_benchmarker(self):
-        raise NotImplementedError("nothing runs on this driver")
+@cache
+def _kernel(cubin: bytes) -> sass.Kernel:
+    (kernel,) = sass.kernels(cubin)
+    return kernel
 
-    def map_python_to_cpp_type(self, ty: str) -> str:
-        raise NotImplementedError("nothing is launched on this driver")
 
-    def launcher_cls(self, source, metadata):
-        self._loading = source, metadata
-        return lambda *args: None
-
-    def get_device_properties(self, device: int) -> dict[str, int]:
-        return {"max_shared_mem": ARCHES[self.arch]}
-
-    def load_binary(self, name: str, cubin: bytes, shared: int, device: int):
-        self.seen(*self._loading, cubin)
-        return cubin, None, 0, 0, 1024  # module, function, registers, spills, most threads
-
-    def unload_module(self, module) -> None:
-        pass
+@cache
+def _listing(cubin: bytes) -> sass.Listing:
+    (listing,) = sass.listings(cubin)
+    return listing
 
 
 def compile_problem(arch: int, problem: Problem) -> list[Row]:
     """Rows of all kernels that `problem` launches on `arch`."""
     rows = []
-
-    def seen(source, metadata, cubin):
-        rows.append(
-            Row(
-                metadata.name,
-                _describe(source, metadata.num_warps),
-                f"sm_{arch}",
-                triton.__version__,
-                *_registers_and_stack(cubin),
-                metadata.shared,
-                _instructions(cubin),
-            )
-        )
-
-    triton.runtime.driver.set_active(CompileOnlyDriver(arch, seen))
-    _call(problem)
+    for launch in _launched(arch, _call, problem):
+        kernel, metadata = _kernel(launch.cubin), launch.metadata
+        rows.append(Row(
+            metadata.name, _describe(launch.source, metadata.num_warps), f"sm_{arch}",
+            COMPILER, kernel.registers, kernel.stack, metadata.shared,
+            kernel.instructions,
+        ))  # fmt: skip
     return rows
 
 
+def issue(arch: int, problem: Problem) -> list[Issue]:
+    """What PLACE's forward issues for `problem` on `arch`, launch by launch."""
+    student, teacher = _inputs(problem)
+    rows = []
+    for launch in _launched(arch, place_fwd, student, teacher, group_size=problem.group_size,
+                            eps=1e-7, squared=False, with_groups=True):  # fmt: skip
+        constants, warps = launch.constants, launch.metadata.num_warps
+        trips, loads = constants.get("TRIPS", 1), None
+        if launch.metadata.name == "_merge_runs_kernel":
+            trips = constants["LOG_RUN"] + 1
+            loads = constants["FAN_IN"] * constants["BLOCK"] // (32 * warps)
+        rows.append(Issue(
+            f"sm_{arch}", COMPILER, problem.rows, problem.n,
+            problem.group_size, launch.metadata.name, launch.programs, warps,
+            _listing(launch.cubin).executed(trips, loads),
+        ))  # fmt: skip
+    return rows
+
+
+def _inputs(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = problem.rows, problem.n
+    return (torch.empty(shape, dtype=problem.student), torch.empty(shape, dtype=problem.teacher))
+
+
 def _call(problem: Problem) -> None:
-    student = torch.empty(problem.rows, problem.n, dtype=problem.student)
-    teacher = torch.empty(problem.rows, problem.n, dtype=problem.teacher)
+    student, teacher = _inputs(problem)
     scalar = torch.empty(())
     fit = {"eps": 1e-7, "squared": problem.squared}
     coef, partial = lift_fwd(student, teacher, **fit)
@@ -195,64 +205,63 @@ def _describe(source, warps: int) -> str:
     )
 
 
-def _registers_and_stack(cubin: bytes) -> tuple[int, int]:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
-    return int(usage[1]), int(usage[2])
-
-
-def _instructions(cubin: bytes) -> int:
-    """Machine instructions in the ELF sections .text.*, 16 bytes each, without NOPs (padding)."""
-    (table,) = struct.unpack_from("<Q", cubin, 0x28)
-    entry, sections, names = struct.unpack_from("<HHH", cubin, 0x3A)
-    headers = [struct.unpack_from("<IIQQQQ", cubin, table + entry * i) for i in range(sections)]
-    count = 0
-    for name, _, _, _, offset, size in headers:
-        if cubin[headers[names][4] + name :].startswith(b".text."):
-            words = range(offset, offset + size, 16)
-            count += sum(
-                struct.unpack_from("<H", cubin, word)[0] & 0xFFF != 0x918 for word in words
-            )
-    return count
-
-
-def compile_all(arches=tuple(ARCHES), problems=tuple(PROBLEMS)) -> list[Row]:
+def compile_all(arches=tuple(MAX_SHARED), problems=tuple(PROBLEMS)) -> list[Row]:
     """Rows of every problem on every architecture, sorted, each kernel once."""
+    # Long rows compile slowest: they go first.
+    jobs = sorted(itertools.product(arches, problems), key=lambda job: -job[1].n)
+    return sorted(set(_in_processes(compile_problem, jobs)), key=astuple)
+
+
+def issue_all(arches=tuple(MAX_SHARED), problems=tuple(PROBLEMS[:4])) -> list[Issue]:
+    """Issue rows of the four lengths on every architecture."""
+    rows = _in_processes(issue, list(itertools.product(arches, problems)))
+    return sorted(rows, key=lambda row: (row.arch, row.n))
+
+
+def _in_processes(function, jobs: list[tuple]) -> list:
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise RuntimeError("TRITON_INTERPRET=1 leaves nothing to compile: unset it")
-    rows = set()
+    rows = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-        # Long rows compile slowest: they go first.
-        jobs = sorted(itertools.product(arches, problems), key=lambda job: -job[1].n)
-        futures = [pool.submit(compile_problem, *job) for job in jobs]
-        for future in tqdm(as_completed(futures), total=len(futures), desc="compile"):
-            rows.update(future.result())
-    return sorted(rows, key=astuple)
+        futures = [pool.submit(function, *job) for job in jobs]
+        done = tqdm(as_completed(futures), total=len(futures), desc=function.__name__)
+        for future in done:
+            rows += future.result()
+    return rows
 
 
-def write_rows(rows: list[Row], path: Path | str) -> None:
-    """Write the rows as CSV."""
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+def main(options: argparse.Namespace) -> int:
+    """Write compile_<compiler>.csv and issue_<compiler>.csv for Triton and, where it is, nvcc."""
+    from benchmarks import compile_cuda
+
+    tables = {}
+    if "triton" in options.kernels:
+        tables[COMPILER] = compile_all(), issue_all()
+    nvcc = compile_cuda.compiler()
+    if "cuda" in options.kernels and nvcc:
+        found = [compile_cuda.compile_arch(arch, tuple(PROBLEMS[:4])) for arch in MAX_SHARED]
+        tables[nvcc] = tuple(list(itertools.chain(*parts)) for parts in zip(*found, strict=True))
+    for compiler, (rows, issued) in tables.items():
+        name = compiler.replace(" ", "")
+        write_rows(Row, rows, options.out / f"compile_{name}.csv")
+        write_rows(Issue, issued, options.out / f"issue_{name}.csv")
+        for row in rows:
+            print(
+                f"{row.kernel:22} {row.arch:6} {row.registers:3} registers {row.stack:3} stack "
+                f"{row.instructions:6} instructions  {row.launch}"
+            )
+        for row in issued:
+            print(f"{row.arch} rows of {row.n}: {row.kernel}, {row.cycles:.0f} issue cycles a row")
+        spilled = sum(row.stack > 0 for row in rows)
+        print(f"{compiler}: {len(rows)} kernels, {spilled} with spills; written to {options.out}")
+    if "cuda" in options.kernels and not nvcc:
+        print("not compiled: the CUDA C++ kernels, because there is no nvcc here")
+    return 0
 
 
-def main(out_dir: Path | str) -> None:
-    """Print the table and write it to `out_dir`/compile_triton<version>.csv."""
-    rows = compile_all()
-    path = Path(out_dir) / f"compile_triton{triton.__version__}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(rows, path)
-    for row in rows:
-        print(
-            f"{row.kernel:22} {row.arch:6} {row.registers:3} registers {row.stack:3} stack "
-            f"{row.shared:6} shared {row.instructions:6} instructions  {row.launch}"
-        )
-    spilled = sum(row.stack > 0 for row in rows)
-    print(f"{len(rows)} kernels, {spilled} with spills; written to {path}")
+def write_rows(kind: type, rows: list, path: Path) -> None:
+    """Write rows of one dataclass as CSV."""
+    lines = [{key: "" if value is None else value for key, value in asdict(row).items()}
+             for row in rows]  # fmt: skip
+    results.write(path, [field.name for field in fields(kind)], lines)

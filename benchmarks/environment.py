@@ -13,14 +13,15 @@ _ROOT = Path(__file__).parents[1]
 _RESULTS = (":!benchmarks/results", ":!docs")
 
 
-def environment(device: str) -> dict[str, str]:
+def environment(device: str, named: str | None = None) -> dict[str, str]:
+    """named: the commit, where Git cannot tell it."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
         "driver": _driver() if device == "cuda" else "",
         "torch": torch.__version__,
         "triton": _version("triton"),
-        "commit": commit(),
+        "commit": named or commit(),
     }
 
 

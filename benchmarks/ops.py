@@ -1,9 +1,18 @@
-"""python -m benchmarks ops: check every implementation of the loss ops, then time them together."""
+"""python -m benchmarks ops: check every implementation of the loss ops, then time them together.
+
+A run can be stopped and taken up again: rows are saved after every case, `--minutes` starts no case
+after so long, and `--resume` skips what the file already holds for this commit. Launches are
+counted when nothing is left to time, because the profiler may slow what follows it.
+"""
 
 import argparse
+import gc
 import sys
+import time
+from pathlib import Path
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 from tqdm import tqdm
 
 from benchmarks import gate, memory, results, timing
@@ -17,54 +26,125 @@ def main(options: argparse.Namespace) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("--device cuda: torch finds no CUDA device here; use --device cpu", file=sys.stderr)
         return 2
-    where = environment(options.device)
+    where = environment(options.device, options.commit)
     path = options.out / f"ops_{options.device}.csv"
-    tables, found, reasons = [], [], {}
-    wanted = cases(options)
-    for number, case in enumerate(wanted, 1):
-        torch.set_num_threads(case.threads)
-        label = f"[{number}/{len(wanted)}] {case}"
+    wanted, reasons = cases(options), {}
+    deadline = time.monotonic() + 60 * options.minutes
+    left = len(wanted)
+    for case in tqdm(wanted, "cases", file=sys.stderr):
+        if time.monotonic() > deadline:
+            break
+        done = _names(path, case, where) if options.resume else set()
         try:
-            rows, skipped = measure(case, where, options.repeats, options.implementations, label)
+            rows, skipped = measure(case, where, options.repeats, options.implementations, done)
         except gate.GateError as error:
             print(f"correctness gate is red, nothing is timed: {error}", file=sys.stderr)
             return 1
-        results.save(path, rows)  # after every case, so that an interrupted run keeps the others
-        tables.append(results.table(case, rows))
-        found += targets(case, rows)
+        except torch.OutOfMemoryError as error:
+            rows, skipped = [], {str(case): str(error).splitlines()[0]}
+        if rows:
+            results.save(path, rows)
         reasons |= skipped
-    print("\n\n".join(tables))
-    print("\n" + "\n".join(f"not measured: {name}: {why}" for name, why in reasons.items()))
-    print("\ntargets\n" + "\n".join(f"  {target}" for target in found))
-    print(f"\n{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
+        left -= 1
+    uncounted = len(wanted) if options.device == "cuda" else 0
+    if uncounted and not left:
+        for case in tqdm(wanted, "launches", file=sys.stderr):
+            if time.monotonic() > deadline:
+                break
+            uncounted -= 1
+            count_launches(path, case, where, options.implementations)
+    report(path, wanted, where, reasons)
+    if left:
+        print(f"{left} of {len(wanted)} cases are left: run again with --resume")
+    elif uncounted:
+        print(f"the launches of {uncounted} cases are left to count: run again with --resume")
     return 0
 
 
 def measure(
-    case: Case, where: dict[str, str], repeats: int, wanted: list[str] | None, label: str
+    case: Case, where: dict[str, str], repeats: int, wanted: list[str] | None, done: set[str]
 ) -> tuple[list[dict], dict[str, str]]:
-    """Gate, memory and time of one case: its rows, and why something is missing from them."""
-    torch.compiler.reset()  # compiled code has the shape and the number of threads in it
+    """Gate, memory and time of one case: its rows, and why something is missing from them.
+
+    No rows where all that can run here is in `done`.
+    """
+    _fresh_start(case)
     student, teacher = inputs(case)
     found, skipped = implementations(case, student, teacher, wanted)
+    if {implementation.name for implementation in found} <= done:
+        return [], skipped
     want = gate.expected(case, student, teacher)
-    for implementation in tqdm(found, f"{label}: gate", leave=False, file=sys.stderr):
-        gate.check(implementation, case, student, teacher, want)
+    for implementation in tqdm(list(found), f"{case}: gate", leave=False, file=sys.stderr):
+        try:
+            gate.check(implementation, case, student, teacher, want)
+        except TorchDynamoException as error:
+            skipped[implementation.name] = f"torch.compile failed: {str(error).splitlines()[0]}"
+            found.remove(implementation)
     del want
-    used, launches, contenders = {}, {}, []
+    used, contenders = {}, []
     flush = timing.l2_flush() if case.device == "cuda" else None
-    for implementation in found:
+    for implementation in tqdm(found, f"{case}: memory", leave=False, file=sys.stderr):
         name = implementation.name
         implementation.gradient(implementation.forward(student, teacher), student)  # yardsticks too
-        used[name] = memory.measure(implementation, student, teacher)
+        if not implementation.own_graph:
+            used[name] = memory.measure(implementation, student, teacher)
         if flush is None:
             contenders.append(timing.cpu_contender(implementation, student, teacher))
             continue
-        launches[name] = timing.count_launches(implementation, student, teacher)
         added, reason = timing.cuda_contenders(implementation, student, teacher, flush)
         contenders += added
         if reason:
             skipped[f"{name} as a CUDA graph"] = reason
-    rounds = tqdm(range(repeats), f"{label}: time", file=sys.stderr)
+    rounds = tqdm(range(repeats), f"{case}: time", leave=False, file=sys.stderr)
     samples = timing.interleave(contenders, rounds)
-    return results.rows(case, where, samples, used, launches), skipped
+    return results.rows(case, where, samples, used), skipped
+
+
+def count_launches(path: Path, case: Case, where: dict[str, str], wanted: list[str] | None) -> None:
+    """Count what each implementation launches where the file does not say yet."""
+    blank = {"mode": "eager", "phase": "both", "launches": ""}
+    rows = [row for row in _at(path, case, where) if row.items() >= blank.items()]
+    missing = {row["implementation"] for row in rows}
+    if not missing:
+        return
+    _fresh_start(case)
+    student, teacher = inputs(case)
+    counts = {}
+    for implementation in implementations(case, student, teacher, wanted)[0]:
+        if implementation.name in missing:
+            for _ in range(3):  # compiles, and records graphs of its own
+                implementation.gradient(implementation.forward(student, teacher), student)
+            counts[implementation.name] = timing.count_launches(implementation, student, teacher)
+    results.save_launches(path, results.identity(case, where), counts)
+
+
+def report(path: Path, wanted: list[Case], where: dict[str, str], reasons: dict) -> None:
+    """Print a table of every case that the file holds, what is missing, and the targets."""
+    found = []
+    for case in wanted:
+        rows = results.numbers(_at(path, case, where))
+        if rows:
+            print(results.table(str(case), rows) + "\n")
+            found += targets(case, rows)
+    print("\n".join(f"not measured: {name}: {why}" for name, why in reasons.items()))
+    print("\ntargets\n" + "\n".join(f"  {target}" for target in found))
+    print(f"\n{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
+
+
+def _fresh_start(case: Case) -> None:
+    """Forget compiled code, which has the shape and the number of threads in it, and old memory."""
+    torch.set_num_threads(case.threads)
+    torch.compiler.reset()
+    gc.collect()
+    if case.device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _at(path: Path, case: Case, where: dict[str, str]) -> list[dict[str, str]]:
+    """The file's rows of this case at this commit."""
+    key = results.identity(case, where) | {"commit": where["commit"]}
+    return [row for row in results.load(path) if row.items() >= key.items()]
+
+
+def _names(path: Path, case: Case, where: dict[str, str]) -> set[str]:
+    return {row["implementation"] for row in _at(path, case, where)}

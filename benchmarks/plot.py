@@ -1,9 +1,13 @@
-"""python -m benchmarks plot: draw the committed CSV files, one picture for each kind of device."""
+"""python -m benchmarks plot: the pictures and tables of docs/, from the CSV files alone."""
 
+import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.results import load
+from benchmarks import report
+from benchmarks.results import case_of, load, numbers
+from benchmarks.targets import faster, find
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 STYLE = {
@@ -15,93 +19,111 @@ STYLE = {
     "cuda": ("liftplace, impl=cuda", "#CC79A7"),
     "mse": ("F.mse_loss", "#009E73"),
 }
-PANELS = (
-    ("time relative to the authors' style", lambda row, mse: 1 / float(row["ratio_p50"])),
-    ("time relative to F.mse_loss (log)", lambda row, mse: _over(row, mse, "ms_p50")),
-    ("peak memory, bytes an element", lambda row, mse: _per_element(row, "bytes_peak")),
-    ("kept for backward, bytes an element", lambda row, mse: _per_element(row, "bytes_kept")),
-)
 
 
-def main(results: Path, out: Path) -> int:
-    paths = [path for path in (results / "ops_cpu.csv", results / "ops_cuda.csv") if path.exists()]
+def main(options: argparse.Namespace) -> int:
+    paths = [path for name in ("ops_cpu.csv", "ops_cuda.csv")
+             if (path := options.results / name).exists()]  # fmt: skip
     if not paths:
-        print(f"no ops_cpu.csv or ops_cuda.csv in {results}: run `python -m benchmarks ops` first",
-              file=sys.stderr)  # fmt: skip
+        print(f"no ops_cpu.csv or ops_cuda.csv in {options.results}: run `python -m benchmarks ops`"
+              " first", file=sys.stderr)  # fmt: skip
         return 2
     for path in paths:
-        print(draw(load(path), out / path.with_suffix(".png").name))
+        print(draw(load(path), options.out / path.with_suffix(".png").name))
+    for page in (options.out / "kernels.md", options.out.parent / "README.md"):
+        if page.exists() and report.fill(page, options.results):
+            print(page)
     return 0
 
 
 def draw(rows: list[dict[str, str]], path: Path) -> Path:
-    """Bars of PLACE, groups of 16, float32, eager, at the fewest threads that the rows have."""
+    """Bars of PLACE, groups of 16, float32, at the fewest threads that the rows have."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     shapes = _by_shape(rows)
-    names = [name for name in STYLE if any(name in found for found in shapes.values())]
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 6.4), layout="constrained")
-    for axis, (title, value) in zip(axes.flat, PANELS, strict=True):
-        _bars(axis, shapes, names, value)
-        axis.set_title(title, loc="left", fontsize=11)
-    axes[0, 1].set_yscale("log")
-    axes[0, 1].set_ylim(bottom=0.5)
-    axes[0, 1].yaxis.set_major_formatter("{x:g}")
-    first = next(iter(next(iter(shapes.values())).values()))
-    threads = "" if first["driver"] else f", {first['threads']} thread"
-    threads += "s" if threads and first["threads"] != "1" else ""
+    first = next(iter(shapes.values()))[0]
+    cuda = case_of(first).device == "cuda"
+    in_a_graph = ", in CUDA graphs (the authors' style: eager)" if cuda else ""
+    panels = [
+        ("Time relative to F.mse_loss (log scale)", _over("mse", "eager"), True),
+        (f"Time relative to a copy of the floor's bytes{in_a_graph} (log scale)",
+         _over("copy", "graph" if cuda else "eager"), True),
+        ("Peak memory, bytes an element", _memory, False),
+    ]  # fmt: skip
+    figure, axes = pyplot.subplots(len(panels), figsize=(10, 8.4), layout="constrained")
+    for axis, (title, value, is_ratio) in zip(axes, panels, strict=True):
+        _bars(axis, shapes, value)
+        axis.set_title(title, loc="left", fontsize=12)
+        if is_ratio:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.axhline(1, color="black", linewidth=1)
+            axis.set_ylim(top=2.2 * axis.get_ylim()[1])
+    threads = "" if cuda else f", {first['threads']} thread{'s'[: int(first['threads']) > 1]}"
     figure.suptitle(f"PLACE, forward + backward, float32, groups of 16: "
-                    f"{first['device']}{threads}", fontsize=12)  # fmt: skip
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center",
-                  ncols=min(len(names), 4), frameon=False, fontsize=10)  # fmt: skip
+                    f"{first['device']}{threads}", fontsize=13)  # fmt: skip
+    labels = {}
+    for axis in axes:
+        labels |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    order = [label for label, _ in STYLE.values() if label in labels]
+    figure.legend([labels[label] for label in order], order, loc="outside lower center",
+                  ncols=min(len(order), 4), frameon=False, fontsize=11)  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=160)
     pyplot.close(figure)
     return path
 
 
-def _by_shape(rows: list[dict[str, str]]) -> dict[str, dict[str, dict[str, str]]]:
-    """The rows to draw: {shape: {implementation: row}}."""
-    wanted = {"op": "place", "dtype": "float32", "group_size": "16", "mode": "eager",
-              "phase": "both"}  # fmt: skip
-    rows = [row for row in rows if all(row[key] == value for key, value in wanted.items())
-            and row["l2"] in ("", "warm") and row["implementation"] in STYLE]  # fmt: skip
+def _by_shape(rows: list[dict[str, str]]) -> dict[str, list[dict]]:
+    """The rows to draw: {shape: rows}."""
+    wanted = {"op": "place", "dtype": "float32", "group_size": "16"}
+    rows = [row for row in rows if row.items() >= wanted.items() and row["l2"] != "cold"]
     if not rows:
         raise ValueError(f"no row to draw: none has {wanted}")
     fewest = min(int(row["threads"]) for row in rows)
     shapes = {}
-    for row in rows:
+    for row in numbers(rows):
         if int(row["threads"]) == fewest:
-            shapes.setdefault(row["shape"], {})[row["implementation"]] = row
+            shapes.setdefault(row["shape"], []).append(row)
     return shapes
 
 
-def _bars(axis, shapes, names, value) -> None:
-    width = 0.8 / len(names)
-    for number, name in enumerate(names):
+Value = Callable[[str, list[dict]], float | None]
+
+
+def _over(other: str, mode: str) -> Value:
+    """Time over that of `other`; the authors' style cannot be captured and stays eager."""
+
+    def value(name: str, rows: list[dict]) -> float | None:
+        l2 = rows[0]["l2"]
+        row = find(rows, name, "eager" if name == "naive" else mode, l2)
+        unit = find(rows, other, mode, l2)
+        return faster(unit, row) if row and unit and name != other else None
+
+    return value
+
+
+def _memory(name: str, rows: list[dict]) -> float | None:
+    row = find(rows, name, "eager", rows[0]["l2"])
+    return row["bytes_peak"] / case_of(row).elements if row else None
+
+
+def _bars(axis, shapes: dict[str, list[dict]], value: Value) -> None:
+    heights = {name: [value(name, rows) for rows in shapes.values()] for name in STYLE}
+    heights = {name: found for name, found in heights.items() if any(found)}
+    width = 0.84 / max(len(heights), 1)
+    for number, (name, found) in enumerate(heights.items()):
         label, colour = STYLE[name]
-        offset = (number - (len(names) - 1) / 2) * width
-        found = [(x, value(of_shape[name], of_shape.get("mse")))
-                 for x, of_shape in enumerate(shapes.values()) if name in of_shape]  # fmt: skip
-        bars = axis.bar([x + offset for x, height in found], [height for _, height in found],
-                        width, color=colour, label=label)  # fmt: skip
-        texts = [f"{height:.2g}" if height < 10 else f"{height:.0f}" for _, height in found]
-        axis.bar_label(bars, texts, fontsize=8, padding=1)
+        offset = (number - (len(heights) - 1) / 2) * width
+        places = [x + offset for x, height in enumerate(found) if height]
+        found = [height for height in found if height]
+        bars = axis.bar(places, found, width, color=colour, label=label)
+        texts = [f"{height:.2g}" if height < 10 else f"{height:.0f}" for height in found]
+        axis.bar_label(bars, texts, fontsize=9, padding=1)
     axis.set_xticks(range(len(shapes)), [f"({shape.replace('x', ', ')})" for shape in shapes],
-                    fontsize=9)  # fmt: skip
-    axis.margins(y=0.12)
+                    fontsize=10)  # fmt: skip
+    axis.margins(y=0.15)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _over(row, other, key: str) -> float:
-    return float(row[key]) / float(other[key]) if other else float("nan")
-
-
-def _per_element(row, key: str) -> float:
-    elements = 1
-    for size in row["shape"].split("x"):
-        elements *= int(size)
-    return float(row[key]) / elements

@@ -2,9 +2,11 @@
 
 import csv
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmarks.cases import Case
 from benchmarks.implementations import BASELINE
@@ -15,7 +17,24 @@ COLUMNS = (
     "group_size", "implementation", "mode", "l2", "phase", "repeats", "ms_p20", "ms_p50", "ms_p80",
     "ratio_p20", "ratio_p50", "ratio_p80", "gb_per_s", "bytes_peak", "bytes_kept", "launches",
 )  # fmt: skip
-_CASE = ("device", "threads", "op", "shape", "dtype", "group_size")
+CASE = ("device", "threads", "op", "shape", "dtype", "group_size")
+_NUMBERS = COLUMNS[COLUMNS.index("repeats") :]
+
+
+def identity(case: Case, where: dict[str, str]) -> dict[str, str]:
+    """The columns `CASE` of a case, as the file has them."""
+    shape, dtype = "x".join(map(str, case.shape)), str(case.dtype).removeprefix("torch.")
+    return dict(device=where["device"], threads=str(case.threads), op=case.op, shape=shape,
+                dtype=dtype, group_size=str(case.group_size or ""))  # fmt: skip
+
+
+def case_of(row: dict[str, str]) -> Case:
+    """The case of a row."""
+    shape = tuple(int(size) for size in row["shape"].split("x"))
+    group_size = int(row["group_size"]) if row["group_size"] else None
+    device = "cuda" if row["l2"] else "cpu"  # a CPU's cache is not told warm from cold
+    dtype = getattr(torch, row["dtype"])
+    return Case(row["op"], shape, dtype, group_size, device, int(row["threads"]))
 
 
 def rows(
@@ -23,17 +42,13 @@ def rows(
     where: dict[str, str],
     samples: dict[tuple, list[dict]],
     memory: dict[str, Memory],
-    launches: dict[str, int],
 ) -> list[dict]:
     """One row for each contender and phase. ratio: the baseline's time over this one's, by round.
 
-    Memory and launches stand where mode is eager and phase is both. gb_per_s counts the bytes that
-    any op must move, so that it compares with the copy's.
+    Memory stands where mode is eager and phase is both. gb_per_s counts the bytes that any op must
+    move, so that it compares with the copy's. Launches are counted later.
     """
-    shared = {**where, "threads": case.threads, "op": case.op,
-              "shape": "x".join(map(str, case.shape)),
-              "dtype": str(case.dtype).removeprefix("torch."),
-              "group_size": case.group_size or ""}  # fmt: skip
+    shared = {**where, **identity(case, where)}
     made = []
     for (name, mode, l2), of_contender in samples.items():
         for phase in of_contender[0]:
@@ -46,25 +61,43 @@ def rows(
             ratios = np.percentile(baseline / ms, (20, 50, 80))
             row |= dict(zip(("ratio_p20", "ratio_p50", "ratio_p80"), ratios, strict=True))
             row["gb_per_s"] = case.floor_bytes / p50 / 1e6 if whole else ""
-            counted = whole and mode == "eager"
-            row["bytes_peak"] = memory[name].peak if counted and name in memory else ""
-            row["bytes_kept"] = memory[name].kept if counted and name in memory else ""
-            row["launches"] = launches.get(name, "") if counted else ""
+            counted = whole and mode == "eager" and name in memory
+            row["bytes_peak"] = memory[name].peak if counted else ""
+            row["bytes_kept"] = memory[name].kept if counted else ""
+            row["launches"] = ""
             made.append(row)
     return made
 
 
 def save(path: Path, fresh: list[dict]) -> None:
-    """Put `fresh` into the file in place of what it held for the same cases; all or nothing."""
+    """Put `fresh` in place of what the file held for the same cases and implementations."""
     fresh = [{key: _text(row[key]) for key in COLUMNS} for row in fresh]
-    replaced = {tuple(row[key] for key in _CASE) for row in fresh}
-    kept = [row for row in load(path) if tuple(row[key] for key in _CASE) not in replaced]
+    replaced = {_contender(row) for row in fresh}
+    write(path, COLUMNS, [row for row in load(path) if _contender(row) not in replaced] + fresh)
+
+
+def _contender(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row[key] for key in (*CASE, "implementation"))
+
+
+def save_launches(path: Path, key: dict[str, str], launches: dict[str, int]) -> None:
+    """Note how much each implementation of the case `key` launches beside its eager rows."""
+    found = load(path)
+    for row in found:
+        counted = row["mode"] == "eager" and row["phase"] == "both"
+        if counted and row["implementation"] in launches and row.items() >= key.items():
+            row["launches"] = str(launches[row["implementation"]])
+    write(path, COLUMNS, found)
+
+
+def write(path: Path, columns: Iterable[str], lines: list[dict]) -> None:
+    """Write a CSV file, all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
     with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(kept + fresh)
+        writer.writerows({key: _text(value) for key, value in line.items()} for line in lines)
     os.replace(beside, path)
 
 
@@ -75,15 +108,22 @@ def load(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def numbers(loaded: list[dict[str, str]]) -> list[dict]:
+    """Loaded rows with their measurements as numbers; what was not measured stays ""."""
+    return [{key: float(value) if key in _NUMBERS and value else value
+             for key, value in row.items()} for row in loaded]  # fmt: skip
+
+
 def _text(value) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def table(case: Case, made: list[dict]) -> str:
+def table(title: str, made: list[dict]) -> str:
     """The rows of one case for a terminal: time of each phase, ratio, bytes an element."""
     head = ("implementation", "both ms (p20-p80)", "forward", "backward", "x naive (p20-p80)",
             "GB/s", "peak B/el", "kept B/el", "launches")  # fmt: skip
     lines = [head]
+    elements = case_of(made[0]).elements
     by_key = {(row["implementation"], row["mode"], row["l2"], row["phase"]): row for row in made}
     for (name, mode, l2, phase), row in by_key.items():
         if phase != "both":
@@ -96,10 +136,15 @@ def table(case: Case, made: list[dict]) -> str:
             *(f"{part['ms_p50']:.3f}" if part else "" for part in parts),
             f"{row['ratio_p50']:.2f} ({row['ratio_p20']:.2f}-{row['ratio_p80']:.2f})",
             f"{row['gb_per_s']:.1f}",
-            *(f"{size / case.elements:.2f}" if size != "" else "" for size in sizes),
-            str(row["launches"]),
+            *(f"{size / elements:.2f}" if size != "" else "" for size in sizes),
+            f"{row['launches']:.0f}" if row["launches"] != "" else "",
         ))  # fmt: skip
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return f"{title}\n{columns(lines)}"
+
+
+def columns(lines: list[tuple[str, ...]]) -> str:
+    """Lines of cells, one under the other."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in lines)  # fmt: skip
-    return f"{case}\n  " + "\n  ".join(text)
+    return "  " + "\n  ".join(text)

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.implementations import Implementation
 
 PHASES = ("forward", "backward", "both")
-_WAIT_CYCLES = 200_000  # about 0.1 ms of the GPU's clock
+_WAIT_CYCLES = 1_000_000  # about 0.5 ms of the GPU's clock, so that a long graph is queued too
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def cuda_contenders(
     except RuntimeError as error:
         return contenders, f"capture failed: {str(error).splitlines()[0]}"
     contenders += [
-        Contender(name, "graph", "warm", lambda: _replay(graph, graph.replay)),
-        Contender(name, "graph", "cold", lambda: _replay(graph, flush.zero_)),
+        Contender(name, "graph", "warm", lambda: replay(graph, graph.replay)),
+        Contender(name, "graph", "cold", lambda: replay(graph, flush.zero_)),
     ]
     return contenders, ""
 
@@ -115,7 +115,8 @@ def _eager(implementation, student, teacher, prepare) -> dict[str, float]:
     return _phases(implementation, start.elapsed_time(middle), middle.elapsed_time(end))
 
 
-def _replay(graph: torch.cuda.CUDAGraph, prepare) -> dict[str, float]:
+def replay(graph: torch.cuda.CUDAGraph, prepare: Callable[[], object]) -> dict[str, float]:
+    """Time of one replay after `prepare`, without the host's."""
     prepare()
     torch.cuda._sleep(_WAIT_CYCLES)  # the host queues the rest meanwhile
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -142,12 +143,15 @@ def capture(step: Callable[[], Tensor | None]) -> torch.cuda.CUDAGraph:
 
 def l2_flush() -> Tensor:
     """A buffer that pushes everything else out of the L2 cache when it is written."""
-    size = torch.cuda.get_device_properties().L2_cache_size
+    size = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
     return torch.empty(4 * size, dtype=torch.uint8, device="cuda")
 
 
 def count_launches(implementation: Implementation, student: Tensor, teacher: Tensor) -> int:
-    """Kernels, copies and fills that one forward and backward puts on the GPU."""
+    """Kernels, copies and fills that one forward and backward puts on the GPU.
+
+    Time nothing after it in the same process: the profiler may slow every later launch.
+    """
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as run:
         implementation.gradient(implementation.forward(student, teacher), student)
         torch.cuda.synchronize()

@@ -1,0 +1,283 @@
+"""python -m benchmarks step: the loss's share of a whole training step.
+
+Small diffusers students, a U-Net on images of 64 x 64 and a DiT on latents of 32 x 32, take an
+AdamW step towards a teacher's output that is already there. The step runs eagerly, and on CUDA also
+captured whole in a CUDA graph and under `torch.compile(mode="reduce-overhead")`.
+"""
+
+import argparse
+import importlib.util
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+from tqdm import tqdm
+
+from benchmarks import naive, results, timing
+from benchmarks.environment import environment
+from liftplace import place_loss
+
+COLUMNS = (
+    "date", "device", "driver", "torch", "triton", "commit", "threads", "model", "parameters",
+    "shape", "precision", "loss", "mode", "repeats", "ms_p20", "ms_p50", "ms_p80", "loss_ms_p50",
+    "share_p20", "share_p50", "share_p80",
+)  # fmt: skip
+_RUN = ("device", "threads", "model", "shape", "precision", "loss", "mode")
+LOSSES = {"ours": place_loss, "naive": naive.place_loss, "mse": F.mse_loss}
+SHAPES = {"unet": (96, 3, 64, 64), "dit": (64, 4, 32, 32)}
+CPU_BATCH = 4
+_STEPS = 3  # a sample on CUDA: back to back, so that the host may run ahead as it does in training
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A student, the arguments of its forward, and what it shall put out."""
+
+    student: nn.Module
+    arguments: dict[str, Tensor]
+    target: Tensor
+    autocast: bool
+
+    def output(self) -> Tensor:
+        with torch.autocast(self.target.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.student(**self.arguments).sample
+
+
+def main(options: argparse.Namespace) -> int:
+    if importlib.util.find_spec("diffusers") is None:
+        print("the students come from diffusers: run `pip install diffusers`", file=sys.stderr)
+        return 2
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("--device cuda: torch finds no CUDA device here; use --device cpu", file=sys.stderr)
+        return 2
+    torch.set_num_threads(options.threads)
+    where = environment(options.device, options.commit) | {"threads": str(options.threads)}
+    path = options.out / f"step_{options.device}.csv"
+    precisions = options.precisions or ["float32", "bfloat16"][: 1 + (options.device == "cuda")]
+    for model in options.models:
+        for precision in precisions:
+            rows, skipped = measure(model, precision, where, options)
+            _save(path, rows)
+            print(table(rows) + "\n")
+            print("".join(f"not measured: {name}: {why}\n" for name, why in skipped.items()))
+    print(f"{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
+    return 0
+
+
+def measure(model: str, precision: str, where: dict[str, str], options) -> tuple[list[dict], dict]:
+    """Rows of every loss and mode, timed in turn; and why something is missing from them."""
+    torch.compiler.reset()
+    batch = options.batch_size or (CPU_BATCH if options.device == "cpu" else SHAPES[model][0])
+    shape = (batch, *SHAPES[model][1:])
+    contenders, skipped = [], {}
+    for name, loss in LOSSES.items():
+        for mode, make in _modes(options.device, name).items():
+            problem = make_problem(model, shape, options.device, precision == "bfloat16")
+            try:
+                sample = make(problem, loss)
+                sample()
+            except (RuntimeError, TorchDynamoException) as error:
+                skipped[f"{name}, {mode}"] = f"{type(error).__name__}: {_first_line(error)}"
+                continue
+            contenders.append(timing.Contender(name, mode, "", sample))
+    parameters = sum(p.numel() for p in problem.student.parameters())
+    label = f"{model} {shape} {precision}: time"
+    samples = timing.interleave(contenders, tqdm(range(options.repeats), label, file=sys.stderr))
+    shared = {**where, "model": model, "parameters": parameters,
+              "shape": "x".join(map(str, shape)), "precision": precision}  # fmt: skip
+    return [_row(shared, *key, found) for key, found in samples.items()], skipped
+
+
+def make_problem(model: str, shape: tuple[int, ...], device: str, autocast: bool) -> Problem:
+    torch.manual_seed(0)
+    student = {"unet": _unet, "dit": _dit}[model](shape[1], shape[2]).to(device)
+    arguments = {
+        "sample" if model == "unet" else "hidden_states": torch.randn(shape, device=device),
+        "timestep": torch.randint(1000, shape[:1], device=device),
+    }
+    if model == "dit":
+        arguments["class_labels"] = torch.randint(1000, shape[:1], device=device)
+    return Problem(student, arguments, torch.randn(shape, device=device), autocast)
+
+
+def _unet(channels: int, size: int) -> nn.Module:
+    from diffusers import UNet2DModel
+
+    return UNet2DModel(
+        size, channels, channels, layers_per_block=1, block_out_channels=(16, 32, 48, 64),
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+    )  # fmt: skip
+
+
+def _dit(channels: int, size: int) -> nn.Module:
+    from diffusers import DiTTransformer2DModel
+
+    return DiTTransformer2DModel(
+        num_attention_heads=6, attention_head_dim=32, in_channels=channels, out_channels=channels,
+        num_layers=6, sample_size=size, patch_size=2, norm_num_groups=8,
+    )  # fmt: skip
+
+
+def _eager(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]]:
+    """The output is cut from its graph, so that the loss's backward can be timed by itself."""
+    optimizer = torch.optim.AdamW(problem.student.parameters())
+    clock, steps = (_Events(), _STEPS) if problem.target.is_cuda else (_Clock(), 1)
+
+    def step():
+        output = problem.output()
+        leaf = output.detach().requires_grad_()
+        clock.mark()
+        (gradient,) = torch.autograd.grad(loss_fn(leaf, problem.target), leaf)
+        clock.mark()
+        output.backward(gradient)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def sample():
+        clock.start()
+        for _ in range(steps):
+            step()
+        first, *marks, last = clock.stop()
+        inside = sum(end - start for start, end in zip(marks[::2], marks[1::2], strict=True))
+        return {"step": (last - first) / steps, "loss": inside / steps}
+
+    return sample
+
+
+class _Clock:
+    """Times in ms on the host."""
+
+    def start(self) -> None:
+        self._times = [time.perf_counter()]
+
+    def mark(self) -> None:
+        self._times.append(time.perf_counter())
+
+    def stop(self) -> list[float]:
+        self.mark()
+        return [1e3 * t for t in self._times]
+
+
+class _Events:
+    """Times in ms on the GPU, from the first one on."""
+
+    def start(self) -> None:
+        torch.cuda.synchronize()
+        self._events = []
+        self.mark()
+
+    def mark(self) -> None:
+        self._events.append(torch.cuda.Event(enable_timing=True))
+        self._events[-1].record()
+
+    def stop(self) -> list[float]:
+        self.mark()
+        torch.cuda.synchronize()
+        return [self._events[0].elapsed_time(event) for event in self._events]
+
+
+def _graph(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]]:
+    """Forward, loss, backward and optimizer in one CUDA graph."""
+    optimizer = torch.optim.AdamW(problem.student.parameters(), capturable=True)
+
+    def step():
+        optimizer.zero_grad()
+        loss_fn(problem.output(), problem.target).backward()
+        optimizer.step()
+
+    graph = timing.capture(step)
+
+    def replay(_kept=step):  # a graph does not own the parameters that it was captured on
+        graph.replay()
+
+    return _whole(replay)
+
+
+def _reduce_overhead(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]]:
+    """Forward and loss compiled, with their backward, into CUDA graphs; the optimizer fused."""
+    optimizer = torch.optim.AdamW(problem.student.parameters(), fused=True)
+    forward = torch.compile(
+        lambda: loss_fn(problem.output(), problem.target), mode="reduce-overhead"
+    )
+
+    def step():
+        torch.compiler.cudagraph_mark_step_begin()
+        forward().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(3):  # compiles, warms up, records
+        step()
+    return _whole(step)
+
+
+def _whole(step: Callable[[], None]) -> Callable[[], dict[str, float]]:
+    clock = _Events()
+
+    def sample():
+        clock.start()
+        for _ in range(_STEPS):
+            step()
+        first, last = clock.stop()
+        return {"step": (last - first) / _STEPS}
+
+    return sample
+
+
+def _modes(device: str, loss: str) -> dict[str, Callable]:
+    """Not captured: the baseline, which reads its weight on the host. Compiled: ours alone, because
+    each takes long to compile."""
+    modes = {"eager": _eager}
+    if device == "cuda" and loss != "naive":
+        modes["graph"] = _graph
+    if device == "cuda" and loss == "ours":
+        modes["reduce-overhead"] = _reduce_overhead
+    return modes
+
+
+def _row(shared: dict, loss: str, mode: str, _: str, samples: list[dict[str, float]]) -> dict:
+    step = np.array([sample["step"] for sample in samples])
+    row = shared | {"loss": loss, "mode": mode, "repeats": len(samples), "loss_ms_p50": "",
+                    "share_p20": "", "share_p50": "", "share_p80": ""}  # fmt: skip
+    row |= dict(zip(("ms_p20", "ms_p50", "ms_p80"), np.percentile(step, (20, 50, 80)), strict=True))
+    if "loss" in samples[0]:
+        inside = np.array([sample["loss"] for sample in samples])
+        row["loss_ms_p50"] = np.median(inside)
+        shares = np.percentile(inside / step, (20, 50, 80))
+        row |= dict(zip(("share_p20", "share_p50", "share_p80"), shares, strict=True))
+    return row
+
+
+def _save(path, rows: list[dict]) -> None:
+    """Put `rows` in place of what the file held for the same runs."""
+    replaced = {tuple(str(row[key]) for key in _RUN) for row in rows}
+    kept = [row for row in results.load(path)
+            if tuple(row[key] for key in _RUN) not in replaced]  # fmt: skip
+    results.write(path, COLUMNS, kept + rows)
+
+
+def table(rows: list[dict]) -> str:
+    first = rows[0]
+    lines = [("loss", "mode", "step ms (p20-p80)", "loss ms", "share of the step")]
+    for row in rows:
+        shared = row["share_p50"] != ""
+        lines.append((
+            row["loss"], row["mode"],
+            f"{row['ms_p50']:.2f} ({row['ms_p20']:.2f}-{row['ms_p80']:.2f})",
+            f"{row['loss_ms_p50']:.3f}" if shared else "",
+            f"{row['share_p50']:.2%}" if shared else "",
+        ))  # fmt: skip
+    title = f"{first['model']} ({first['parameters']:,} parameters), {first['shape']}"
+    return f"{title}, {first['precision']}\n{results.columns(lines)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

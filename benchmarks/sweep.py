@@ -1,0 +1,192 @@
+"""python -m benchmarks sweep: time what the launch choices choose between.
+
+Two kinds of rows. "implementation": forward and backward of each implementation, which `auto`
+chooses between. "launch", on CUDA: the forward kernels under each launch that
+`liftplace.kernels.launch` could return, in a CUDA graph. `chosen` marks today's choice.
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks import results, timing
+from benchmarks.cases import Case, inputs
+from benchmarks.environment import environment
+from benchmarks.implementations import implementations
+from liftplace import _dispatch
+
+COLUMNS = (
+    "date", "device", "driver", "torch", "triton", "commit", "threads", "kind", "op", "rows", "n",
+    "dtype", "group_size", "name", "mode", "chosen", "repeats", "ms_p20", "ms_p50", "ms_p80",
+    "over_fastest",
+)  # fmt: skip
+OURS = tuple(name for name in _dispatch.IMPLEMENTATIONS if name not in ("auto", "reference"))
+CPU_SIZES = ((8, 64), (24, 256), (24, 1024), (24, 4096), (256, 4096), (6, 65_536))
+CUDA_SIZES = (
+    (24, 256), (256, 1024), (2048, 1024), (24, 2048), (256, 2048), (24, 4096), (288, 4096),
+    (2048, 4096), (24, 8192), (256, 8192), (24, 16_384), (256, 16_384), (3, 65_536), (48, 65_536),
+)  # fmt: skip
+LAUNCH_GROUP_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one choice depends on; rows of it compare with each other."""
+
+    kind: str
+    op: str
+    rows: int
+    n: int
+    dtype: str
+    group_size: int | None
+    mode: str
+
+    def __str__(self) -> str:
+        groups = f" groups of {self.group_size}" if self.group_size else ""
+        return f"{self.op} ({self.rows}, {self.n}) {self.dtype}{groups}, {self.mode}"
+
+
+def main(options: argparse.Namespace) -> int:
+    cuda = options.device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        print("--device cuda: torch finds no CUDA device here; use --device cpu", file=sys.stderr)
+        return 2
+    torch.set_num_threads(options.threads)
+    where = environment(options.device, options.commit) | {"threads": options.threads}
+    path = options.out / f"sweep_{options.device}.csv"
+    measured = []
+    for case in tqdm(list(_cases(options.device, options.threads)), "sweep", file=sys.stderr):
+        sweeps = [_implementations, _launches] if cuda else [_implementations]
+        for sweep in sweeps:
+            measured += sweep(case, where, options.repeats)
+        results.write(path, COLUMNS, measured)
+    print(report(measured))
+    print(f"\n{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
+    return 0
+
+
+def _cases(device: str, threads: int) -> Iterator[Case]:
+    sizes, dtypes = (CUDA_SIZES, ("float32", "bfloat16")) if device == "cuda" else (
+        CPU_SIZES, ("float32",))  # fmt: skip
+    for group_size, dtype, (rows, n) in itertools.product((16, 256, None), dtypes, sizes):
+        if group_size is None or group_size < n:
+            op = "place" if group_size else "lift"
+            yield Case(op, (1, rows, n), getattr(torch, dtype), group_size, device, threads)
+
+
+def _implementations(case: Case, where: dict, repeats: int) -> list[dict]:
+    student, teacher = inputs(case)
+    chosen = _dispatch.choose("auto", student, teacher, case.row_length)
+    contenders = []
+    for implementation in implementations(case, student, teacher, OURS)[0][1:]:  # without naive
+        if case.device == "cpu":
+            contenders.append(timing.cpu_contender(implementation, student, teacher))
+        else:
+            nothing = torch.empty(0, device="cuda")  # cold samples are not taken
+            found, _ = timing.cuda_contenders(implementation, student, teacher, nothing)
+            contenders += [contender for contender in found if contender.l2 == "warm"]
+    samples = timing.interleave(contenders, range(repeats))
+    made = []
+    for mode in sorted({mode for _, mode, _ in samples}):
+        times = {name: of for (name, m, _), of in samples.items() if m == mode}
+        made += _rows("implementation", case, mode, times, chosen, where)
+    return made
+
+
+def _launches(case: Case, where: dict, repeats: int) -> list[dict]:
+    """The forward kernels of Triton, float32, under every launch worth a thought."""
+    if case.dtype != torch.float32 or case.group_size not in (None, LAUNCH_GROUP_SIZE):
+        return []
+    student, teacher = (x.detach().view(case.shape[1:]) for x in inputs(case))
+    named, chosen = alternatives(*student.shape, case.group_size)
+    contenders, expected = [], _forward(student, teacher, case.group_size, named[chosen])[0]
+    for name, launch in named.items():
+        forward = partial(_forward, student, teacher, case.group_size, launch)
+        torch.testing.assert_close(forward()[0], expected, rtol=1e-3, atol=1e-4)
+        graph = timing.capture(forward)
+        sample = partial(timing.replay, graph, graph.replay)
+        contenders.append(timing.Contender(name, "graph", "warm", sample))
+    samples = timing.interleave(contenders, range(repeats))
+    times = {name: found for (name, _, _), found in samples.items()}
+    return _rows("launch", case, "graph", times, chosen, where)
+
+
+def alternatives(rows: int, n: int, group_size: int | None) -> tuple[dict[str, object], str]:
+    """Launches of the forward by name, no two alike, and the name of today's choice."""
+    from liftplace.kernels.launch import lift_launch, next_power_of_two, place_launch
+
+    found = {}
+    if group_size is None:
+        chosen = lift_launch(rows, n)
+        for block in (2048, 4096, 8192, 16_384):
+            found[f"blocks up to {block}"] = lift_launch(rows, n, max_block=block)
+    else:
+        place = partial(place_launch, rows, n, group_size)
+        chosen = place()
+        if n <= 8192:
+            one = place(max_block=next_power_of_two(n))
+            for warps in (one.warps // 2, one.warps, one.warps * 2):
+                found[f"one program, {warps} warps"] = replace(one, warps=warps)
+        for chunk, fan_in in itertools.product((1024, 2048, 4096), (4, 16)):
+            if chunk <= n:
+                name = f"chunks of {chunk}, merged by {fan_in}"
+                found[name] = place(max_block=1, chunk=chunk, fan_in=fan_in)
+    named = {}
+    for name, launch in {**found, "today's": chosen}.items():
+        if launch not in named.values():
+            named[name] = launch
+    return named, next(name for name, launch in named.items() if launch == chosen)
+
+
+def _forward(student, teacher, group_size, launch):
+    """Group numbers first (LIFT: the fit), then what else the forward gives."""
+    from liftplace.kernels.lift import lift_fwd
+    from liftplace.kernels.place import place_fwd
+
+    fit = {"eps": 1e-7, "squared": False, "launch": launch}
+    if group_size is None:
+        return lift_fwd(student, teacher, **fit)
+    return place_fwd(student, teacher, group_size=group_size, with_groups=True, **fit)
+
+
+def _rows(kind: str, case: Case, mode: str, times: dict, chosen: str, where: dict) -> list[dict]:
+    _, rows, n = case.shape
+    dtype = str(case.dtype).removeprefix("torch.")
+    made = []
+    for name, samples in times.items():
+        ms = np.percentile([sample["both"] for sample in samples], (20, 50, 80))
+        made.append({
+            **where, "kind": kind, "op": case.op, "rows": rows, "n": n, "dtype": dtype,
+            "group_size": case.group_size or "", "name": name, "mode": mode,
+            "chosen": "yes" if name == chosen else "", "repeats": len(samples),
+            "ms_p20": ms[0], "ms_p50": ms[1], "ms_p80": ms[2],
+        })  # fmt: skip
+    fastest = min(row["ms_p50"] for row in made)
+    return [row | {"over_fastest": row["ms_p50"] / fastest} for row in made]
+
+
+def report(rows: list[dict]) -> str:
+    """A line for each problem, the fastest first, and the choices that are not the fastest."""
+    problems = {}
+    for row in rows:
+        key = Problem(*(row[key] for key in ("kind", "op", "rows", "n", "dtype", "group_size",
+                                             "mode")))  # fmt: skip
+        problems.setdefault(key, []).append(row)
+    lines, wrong = [], []
+    for problem in sorted(problems, key=lambda found: [str(x).zfill(9) for x in astuple(found)]):
+        found = sorted(problems[problem], key=lambda row: row["ms_p50"])
+        times = (f"{row['name']}{' (chosen)' if row['chosen'] else ''} {row['ms_p50']:.4g} ms"
+                 for row in found)  # fmt: skip
+        lines.append(f"{problem}: {', '.join(times)}")
+        lost = next((row["over_fastest"] for row in found if row["chosen"]), 1)
+        if lost > 1.05:
+            wrong.append(f"{problem}: {found[0]['name']} would be {lost:.2f} times as fast")
+    verdict = "\n".join(wrong) or "none"
+    return "\n".join(lines) + f"\n\nchoices more than 5 % behind the fastest:\n{verdict}"
