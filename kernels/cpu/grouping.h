@@ -1,4 +1,5 @@
-// The groups of a row by error: exact, ties by index.
+// The order of a row by error, as far as groups go: which elements are in which group, exactly,
+// ties by index; inside a group their order is any.
 //
 // One distribution into up to twice as many buckets as there are elements, by the error's bits from
 // the row's largest down over 16 octaves; what is smaller shares the first bucket. A bucket inside
@@ -22,20 +23,6 @@ static inline int64_t bucket_count(int64_t n) {
   while (buckets < 2 * n && buckets < kMaxBuckets) buckets *= 2;
   return buckets;
 }
-
-// rank / size by a multiplication, because a division for each element would show. Exact for ranks
-// below 2^16: rounding the reciprocal up adds less than 2^-16 to a quotient whose fraction is at
-// most 1 - 1 / size.
-struct GroupOf {
-  uint64_t size, reciprocal;
-  bool small;
-
-  GroupOf(int64_t n, int64_t size)
-      : size(uint64_t(size)), reciprocal((uint64_t(1) << 32) / this->size + 1), small(n <= 1 << 16) {}
-  uint64_t operator()(uint32_t rank) const {
-    return small ? rank * reciprocal >> 32 : rank / uint32_t(size);
-  }
-};
 
 // From an error's bits to a bucket; monotone.
 struct Buckets {
@@ -118,13 +105,11 @@ void radix_sort(const float* d, Index* order, Index* other, int64_t m) {
   if (from != order) std::copy(from, from + m, order);
 }
 
-// The group of each element of a row: the number of smaller errors, ties by index, over `size`.
-// d: teacher less student, (n,); high: the largest of its error bits; group: (n,).
-// scratch.order then lists the groups one after the other.
-template <typename Index, typename Group>
-void group_by_error(const float* d, uint32_t high, int64_t n, int64_t size,
-                    const OrderScratch<Index>& scratch, Group* group) {
-  const GroupOf group_of(n, size);
+// Indices of a row by error: those of group g, ties by index, at order[g * size] and after.
+// d: teacher less student, (n,); high: the largest of its error bits. Fills scratch.order.
+template <typename Index>
+void order_by_error(const float* d, uint32_t high, int64_t n, int64_t size,
+                    const OrderScratch<Index>& scratch) {
   const int64_t count = bucket_count(n);
   const Buckets bucket_of(high, count);
   uint16_t* __restrict const bucket = scratch.bucket;
@@ -135,11 +120,7 @@ void group_by_error(const float* d, uint32_t high, int64_t n, int64_t size,
   std::fill(place, place + count, 0u);
   for (int64_t i = 0; i < n; ++i) ++place[bucket[i]];
   exclusive_sum(place, count);
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t rank = place[bucket[i]]++;
-    order[rank] = Index(i);
-    group[i] = Group(group_of(rank));
-  }
+  for (int64_t i = 0; i < n; ++i) order[place[bucket[i]]++] = Index(i);
 
   // place[b] is now the end of bucket b.
   for (int64_t edge = size; edge < n; edge += size) {
@@ -156,7 +137,6 @@ void group_by_error(const float* d, uint32_t high, int64_t n, int64_t size,
     } else {  // crowded, or the first, whose keys spread too far for the above
       radix_sort(d, order + start, scratch.other, m);
     }
-    for (int64_t i = start; i < end; ++i) group[order[i]] = Group(group_of(uint32_t(i)));
     edge += (end - 1 - edge) / size * size;  // the other edges inside the bucket
   }
 }

@@ -37,24 +37,25 @@ struct Moments {
 
 struct Sums {
   double coarse, deviation, fine;
+
+  void operator+=(const Sums& other) {
+    coarse += other.coarse;
+    deviation += other.deviation;
+    fine += other.fine;
+  }
 };
 
-// Moments of groups whose elements lie anywhere; order[g * size] is an element of group g.
-template <typename Index, typename Group>
-void group_moments(const float* s, const float* d, const Group* group, const Index* order,
-                   int64_t n, int64_t size, Moments* __restrict moments) {
-  for (int64_t g = 0; g * size < n; ++g) moments[g].start(s[order[g * size]], d[order[g * size]]);
-  for (int64_t i = 0; i < n; ++i) moments[group[i]].add(s[i], d[i]);
-}
-
-// Moments of a whole row; four of them, because each addition waits for the one before.
-static inline Moments row_moments(const float* s, const float* d, int64_t n) {
+// Moments of the m elements at(0), at(1), ...; summed in four, because each addition waits for the
+// one before.
+template <typename At>
+Moments moments_of(const float* s, const float* d, int64_t m, At at) {
   Moments lane[4];
-  for (Moments& of : lane) of.start(s[0], d[0]);
-  int64_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (int l = 0; l < 4; ++l) lane[l].add(s[i + l], d[i + l]);
-  for (; i < n; ++i) lane[0].add(s[i], d[i]);
+  const int64_t first = at(0);
+  for (Moments& of : lane) of.start(s[first], d[first]);
+  int64_t j = 0;
+  for (; j + 4 <= m; j += 4)
+    for (int l = 0; l < 4; ++l) lane[l].add(s[at(j + l)], d[at(j + l)]);
+  for (; j < m; ++j) lane[0].add(s[at(j)], d[at(j)]);
   for (int l = 1; l < 4; ++l) lane[0].add(lane[l]);
   return lane[0];
 }

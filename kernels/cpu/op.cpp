@@ -64,21 +64,18 @@ class Arena {
 // What one thread needs in the forward.
 struct RowScratch {
   float *s, *d;
-  Moments* moments;
   uint16_t* bucket;
-  void *order, *other, *group;  // group: for numbers that nobody will read
+  void *order, *other;
   uint32_t* count;
 
-  RowScratch(Arena& arena, const Shape& shape, int dtype, bool with_groups) {
+  RowScratch(Arena& arena, const Shape& shape, int dtype) {
     const bool place = shape.groups() > 1;
     const int64_t n = place ? shape.n : 0, index = shape.short_index() ? 2 : 4;
     s = arena.take<float>(dtype == kFloat32 ? 0 : shape.n);
     d = arena.take<float>(shape.n);
-    moments = arena.take<Moments>(place ? shape.groups() : 0);
     bucket = arena.take<uint16_t>(n);
     order = arena.take<char>(n * index);
     other = arena.take<char>(n * index);
-    group = arena.take<char>(with_groups ? 0 : n * shape.group_bytes());
     count = arena.take<uint32_t>(place ? bucket_count(n) : 0);
   }
 };
@@ -109,34 +106,34 @@ struct Options {
 
 template <typename Index, typename Group>
 Sums place_row(const float* s, uint32_t high, const Options& o, const RowScratch& scratch,
-               Group* group, float* coef) {
+               Group* __restrict group, float* coef) {
   const Shape& shape = o.shape;
   const int64_t n = shape.n, size = shape.size, groups = shape.groups();
-  const OrderScratch<Index> order = {scratch.bucket, static_cast<Index*>(scratch.order),
-                                     static_cast<Index*>(scratch.other), scratch.count};
-  group_by_error(scratch.d, high, n, size, order, group);
-  group_moments(s, scratch.d, group, order.order, n, size, scratch.moments);
+  Index* const order = static_cast<Index*>(scratch.order);
+  order_by_error<Index>(scratch.d, high, n, size,
+                        {scratch.bucket, order, static_cast<Index*>(scratch.other), scratch.count});
   Sums sums = {};
-  const auto fit = [&](int64_t g, double m, double inverse) {
-    const Sums of = fit_group(scratch.moments[g], m, inverse, o.eps, o.squared, coef + g,
-                              shape.rows * groups);
-    sums.coarse += of.coarse;
-    sums.deviation += of.deviation;
-    sums.fine += of.fine;
+  const auto fit = [&](int64_t g, int64_t m, double inverse) {
+    const Index* const member = order + g * size;
+    for (int64_t j = 0; group && j < m; ++j) group[member[j]] = Group(g);
+    const Moments moments = moments_of(s, scratch.d, m, [=](int64_t j) { return member[j]; });
+    sums += fit_group(moments, double(m), inverse, o.eps, o.squared, coef + g, shape.rows * groups);
   };
-  const double inverse = 1.0 / double(size), rest = double(n - (groups - 1) * size);
-  for (int64_t g = 0; g < groups - 1; ++g) fit(g, double(size), inverse);
-  fit(groups - 1, rest, 1.0 / rest);
+  for (int64_t g = 0; g < groups - 1; ++g) fit(g, size, 1.0 / double(size));
+  const int64_t rest = n - (groups - 1) * size;
+  fit(groups - 1, rest, 1.0 / double(rest));
   return sums;
 }
 
-// group: where the row's group numbers go.
+// group: where the row's group numbers go, or null.
 Sums fit_row(const float* s, uint32_t high, const Options& o, const RowScratch& scratch,
              void* group, float* coef) {
   const Shape& shape = o.shape;
-  if (shape.groups() == 1)
-    return fit_group(row_moments(s, scratch.d, shape.n), double(shape.n), 1.0 / double(shape.n),
-                     o.eps, o.squared, coef, shape.rows);
+  if (shape.groups() == 1) {
+    const Moments moments = moments_of(s, scratch.d, shape.n, [](int64_t i) { return i; });
+    const double n = double(shape.n);
+    return fit_group(moments, n, 1.0 / n, o.eps, o.squared, coef, shape.rows);
+  }
   if (!shape.short_group())
     return place_row<uint32_t>(s, high, o, scratch, static_cast<int32_t*>(group), coef);
   if (!shape.short_index())
@@ -166,11 +163,11 @@ using namespace liftplace;
 
 // Bytes of scratch that `liftplace_forward` needs.
 LIFTPLACE_API int64_t liftplace_forward_scratch(int64_t rows, int64_t n, int64_t size,
-                                                int student_dtype, int with_groups, int threads) {
+                                                int student_dtype, int threads) {
   Arena arena(nullptr);
   arena.take<Sums>(rows);
   for (int thread = 0; thread < threads; ++thread)
-    RowScratch(arena, {rows, n, size}, student_dtype, with_groups);
+    RowScratch(arena, {rows, n, size}, student_dtype);
   return arena.used();
 }
 
@@ -188,7 +185,7 @@ LIFTPLACE_API void liftplace_forward(const void* student, int student_dtype, con
   Sums* const sums = arena.take<Sums>(rows);
   std::vector<RowScratch> of_thread;
   for (int thread = 0; thread < threads; ++thread)
-    of_thread.emplace_back(arena, o.shape, student_dtype, group != nullptr);
+    of_thread.emplace_back(arena, o.shape, student_dtype);
   const int64_t groups = o.shape.groups(), group_bytes = n * o.shape.group_bytes();
 
   parallel_for(rows, o.shape.piece(threads), threads, [&](int thread, int64_t first, int64_t last) {
@@ -199,17 +196,13 @@ LIFTPLACE_API void liftplace_forward(const void* student, int student_dtype, con
       with_dtype(student, student_dtype, [&](auto* x) { s = as_float(x + row * n, n, mine.s); });
       with_dtype(teacher, teacher_dtype,
                  [&](auto* t) { high = difference(s, t + row * n, n, mine.d); });
-      void* const numbers = group ? static_cast<char*>(group) + row * group_bytes : mine.group;
+      void* const numbers = group ? static_cast<char*>(group) + row * group_bytes : nullptr;
       sums[row] = fit_row(s, high, o, mine, numbers, coef + row * groups);
     }
   });
 
   Sums all = {};
-  for (int64_t row = 0; row < rows; ++row) {
-    all.coarse += sums[row].coarse;
-    all.deviation += sums[row].deviation;
-    all.fine += sums[row].fine;
-  }
+  for (int64_t row = 0; row < rows; ++row) all += sums[row];
   const double count = double(rows) * double(n);
   combine_terms(float(all.coarse / count), float(all.deviation / count), float(all.fine / count),
                 !weight && adaptive, weight ? *weight : fixed, scale, with_coarse, with_fine, terms);

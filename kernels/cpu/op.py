@@ -13,7 +13,7 @@ _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # Elements worth a thread of their own: starting one takes as long as some thousands of elements.
 _FORWARD_GRAIN, _BACKWARD_GRAIN = 1 << 14, 1 << 16
 _SIGNATURES = {
-    "liftplace_forward_scratch": (c_int64, 3 * [c_int64] + 3 * [c_int]),
+    "liftplace_forward_scratch": (c_int64, 3 * [c_int64] + 2 * [c_int]),
     "liftplace_forward": (None, [
         c_void_p, c_int, c_void_p, c_int, c_int64, c_int64, c_int64, c_float, c_int, c_void_p,
         c_float, c_int, c_int, c_int, c_float, c_void_p, c_void_p, c_void_p, c_void_p, c_int,
@@ -84,7 +84,7 @@ def forward(
     library, dtype = _library(), _DTYPES[student.dtype]
     threads = _threads(student, _FORWARD_GRAIN)
     scratch = student.new_empty(
-        library.liftplace_forward_scratch(rows, n, group_size, dtype, with_groups, threads),
+        library.liftplace_forward_scratch(rows, n, group_size, dtype, threads),
         dtype=torch.uint8,
     )
     library.liftplace_forward(

@@ -93,7 +93,7 @@ void run_case() {
   const int64_t group_bytes = with_groups ? rows * n * (wide ? 4 : 2) : 0;
   std::unique_ptr<char[]> group(new char[group_bytes]);
   std::unique_ptr<float[]> coef(new float[6 * rows * groups]), terms(new float[5]);
-  const int64_t bytes = liftplace_forward_scratch(rows, n, size, s.dtype, with_groups, threads);
+  const int64_t bytes = liftplace_forward_scratch(rows, n, size, s.dtype, threads);
   std::unique_ptr<char[]> scratch(new char[bytes]);
   liftplace_forward(s.data.get(), s.dtype, t.data.get(), t.dtype, rows, n, size, 1e-7f, squared,
                     nullptr, 0.0f, 1, with_coarse, with_fine, 1.0f,
