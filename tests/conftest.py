@@ -9,6 +9,8 @@ if not torch.cuda.is_available():
 
 import pytest
 
+from liftplace.kernels.cpu.op import is_built
+
 torch.set_num_threads(1)  # small tensors; a second thread only waits for whatever else runs
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -22,11 +24,15 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _can_run(item) -> bool:
-    """Without a GPU not what is marked gpu; each implementation where it has a device. With a GPU
-    no Triton kernel on CPU tensors, as Triton then compiles instead of interpreting."""
+    """Without a GPU not what is marked gpu; each implementation where it has a device and is built.
+    With a GPU no Triton kernel on CPU tensors, as Triton then compiles instead of interpreting."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     impl, device = parameters.get("impl"), parameters.get("device")
-    if (impl, device) in (("native", "cuda"), ("cuda", "cpu")):
+    if (
+        (impl, device) in (("native", "cuda"), ("cuda", "cpu"))
+        or impl == "native"
+        and not is_built()
+    ):
         return False
     if not torch.cuda.is_available():
         return "gpu" not in item.keywords

@@ -24,8 +24,12 @@ _SIGNATURES = {
         c_void_p, c_float, c_int, c_int, c_void_p, c_void_p, c_int,
     ]),
 }  # fmt: skip
-# The compiled op, if the installation built it.
 _extension = PathFinder.find_spec("_native", [str(Path(__file__).parent)])
+
+
+def is_built() -> bool:
+    """Whether the installation compiled the op."""
+    return _extension is not None
 
 
 @cache
@@ -45,7 +49,7 @@ def why_not(student: Tensor, teacher: Tensor, length: int) -> str | None:
         return "it computes in float32, got float64 input; use impl='torch'"
     if length >= 1 << 31:
         return f"rows of {length} elements need 64-bit ranks; use impl='torch'"
-    if _extension is None:
+    if not is_built():
         return (
             "its extension was not built, because the installation found no C++ compiler; "
             "install one and reinstall liftplace, or use impl='torch'"
