@@ -49,8 +49,14 @@ def why_not(student: Tensor, teacher: Tensor, length: int) -> str | None:
         return f"it needs an NVIDIA GPU, the tensors are on {student.device}; use impl='torch'"
     if length > MAX_ROW:
         return f"rows of {length} elements are longer than {MAX_ROW}; use impl='torch'"
-    if _arch(student.device) < build.MIN_ARCH:
-        return f"it needs compute capability 8.0, the GPU has {_arch(student.device) / 10}"
+    return _why_not_on(student.device)
+
+
+@torch.compiler.assume_constant_result  # torch.compile cannot look for files
+def _why_not_on(device: torch.device) -> str | None:
+    """Why no kernel can run on this GPU, or None."""
+    if _arch(device) < build.MIN_ARCH:
+        return f"it needs compute capability 8.0, the GPU has {_arch(device) / 10}"
     if build.prebuilt() is None and build.find_nvcc() is None:
         return "the kernels are not built and there is no nvcc to build them; use impl='triton'"
     return None
