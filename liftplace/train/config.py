@@ -50,6 +50,19 @@ class RunConfig:
     """Optimiser steps."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
 
+    snr_gamma: float | None = None
+    """Min-SNR weighting of the task loss, 5 is usual; for diffusion processes."""
+    weighting_scheme: Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"] | None = None
+    """Density of the timesteps, or weighting of the task loss, of flow matching; logit_normal
+    unless given."""
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    """Of logit_normal."""
+    mode_scale: float = 1.29
+    """Of mode."""
+    antithetic_timesteps: bool = False
+    """Draw half of a batch's timesteps and mirror them."""
+
     learning_rate: float = 1e-4
     lr_scheduler: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
@@ -93,9 +106,11 @@ class RunConfig:
         _at_least(0, self, "seed", "dataloader_num_workers", "lr_warmup_steps", "max_grad_norm",
                   "adam_weight_decay", "checkpointing_steps", "validation_steps")  # fmt: skip
         _between(0, 1, self, "adam_beta1", "adam_beta2", "ema_max_decay")
-        for name in ("learning_rate", "adam_epsilon", "ema_inv_gamma", "ema_power"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        for name in ("learning_rate", "adam_epsilon", "ema_inv_gamma", "ema_power", "snr_gamma",
+                     "logit_std"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} must be greater than 0, got {value}")
 
     def check_complete(self) -> None:
         """Raises UsageError if what has no default was not given."""

@@ -93,8 +93,9 @@ class Learner:
         with nullcontext() if last else self._accelerator.no_sync(self._trained):
             output = predict(self._trained, batch.noisy, batch.timesteps)
             terms = self.objective(
-                output, batch.target, teacher, progress=progress, process_group=self._ranks
-            )
+                output, batch.target, teacher, sample_weight=batch.weight, progress=progress,
+                process_group=self._ranks,
+            )  # fmt: skip
             self._accelerator.backward(terms["loss"] * share)
         for name, value in terms.items():
             part = value.detach().float() * share

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from liftplace.errors import UsageError
-from liftplace.train.process import NoiseProcess
+from liftplace.train.process import STANDARD, NoiseProcess, Timesteps
 
 SUPPORTED = {"UNet2DModel": UNet2DModel}
 DEFAULT_SCHEDULER = {"_class_name": "DDPMScheduler"}  # with diffusers' own defaults
@@ -31,11 +31,11 @@ class LoadedModel:
     scheduler: dict | None  # scheduler_config.json; None where the folder has none
     folder: str
 
-    def process(self) -> NoiseProcess:
+    def process(self, timesteps: Timesteps = STANDARD) -> NoiseProcess:
         """The noise process it was trained with; says so where that has to be guessed."""
         if self.scheduler is None:
             print(f"{self.folder} has no scheduler: taking DDPMScheduler with its defaults")
-        return NoiseProcess(self.scheduler or DEFAULT_SCHEDULER)
+        return NoiseProcess(self.scheduler or DEFAULT_SCHEDULER, timesteps)
 
 
 def load_model(name_or_path: str | Path) -> LoadedModel:

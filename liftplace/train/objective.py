@@ -42,6 +42,7 @@ class Objective:
         target: Tensor,
         teacher: Tensor | None = None,
         *,
+        sample_weight: Tensor | None = None,
         progress: float = 0.0,
         process_group: torch.distributed.ProcessGroup | None = None,
     ) -> dict[str, Tensor]:
@@ -49,13 +50,15 @@ class Objective:
 
         Args:
             student, target, teacher: (batch, channels, height, width). The last two without grad.
+            sample_weight: (batch,), of each sample in the task loss; 1 by default. The distillation
+                loss has none: its fits are over whole rows.
             progress: how much of the run is over, in [0, 1]; for the ramps.
             process_group: ranks that share the batch.
 
         Returns:
             "loss" and "task"; with a teacher "kd"; with LIFT or PLACE "coarse", "fine", "weight".
         """
-        task = self._squared_error(student, target)
+        task = self._squared_error(student, target, sample_weight)
         if not self.needs_teacher:
             return {"loss": self.task_weight * task, "task": task.detach()}
         if self.loss == "mse":
@@ -65,8 +68,13 @@ class Objective:
         total = self.task_weight * task + self.kd_weight * kd
         return {"loss": total, "task": task.detach(), "kd": kd.detach(), **parts}
 
-    def _squared_error(self, student: Tensor, other: Tensor) -> Tensor:
-        mean = (student.float() - other.float()).square().mean()
+    def _squared_error(
+        self, student: Tensor, other: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        error = (student.float() - other.float()).square()
+        if sample_weight is not None:
+            error = error.flatten(1).mean(1) * sample_weight
+        mean = error.mean()
         return mean * student[0].numel() if self.reduction == "sum" else mean
 
     def _fitted(self, student, teacher, progress, process_group) -> tuple[Tensor, dict]:

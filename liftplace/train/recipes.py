@@ -20,7 +20,7 @@ from liftplace.train.models import (
     read_model_config,
 )
 from liftplace.train.objective import Objective
-from liftplace.train.process import NoiseProcess
+from liftplace.train.process import NoiseProcess, Timesteps
 from liftplace.train.randomness import derive_seed
 from liftplace.train.run_folder import check_output_dir
 
@@ -33,8 +33,9 @@ def train(config: TrainConfig) -> None:
     config.check_complete()
     check_output_dir(config)
     process = NoiseProcess.new(
-        config.prediction_type, config.ddpm_num_steps, config.ddpm_beta_schedule
-    )
+        config.prediction_type, config.ddpm_num_steps, config.ddpm_beta_schedule,
+        timesteps_of(config),
+    )  # fmt: skip
     given = None
     if config.model_config_name_or_path is not None:
         given = read_model_config(config.model_config_name_or_path)
@@ -62,7 +63,7 @@ def distill(config: DistillConfig) -> None:
     resolution = config.resolution or teacher.model.config.sample_size
     dataset = _load_images(config, resolution)
     check_images(teacher.model.config, dataset.channels, resolution, teacher.folder)
-    process = teacher.process()
+    process = teacher.process(timesteps_of(config))
     objective = objective_of(config, teacher.model.config.out_channels, resolution)
     learner = Learner(student.model, objective, config)
     fit(
@@ -74,6 +75,11 @@ def distill(config: DistillConfig) -> None:
         description="Distilling",
     )
     learner.save(config.output_dir, process)
+
+
+def timesteps_of(config: RunConfig) -> Timesteps:
+    """The part of the settings that the noise process draws by."""
+    return Timesteps(**{field.name: getattr(config, field.name) for field in fields(Timesteps)})
 
 
 def objective_of(config: DistillConfig, channels: int, resolution: int) -> Objective:

@@ -39,6 +39,19 @@ def test_output_distillation(outputs, reduction, factor):
     same(terms["loss"], factor * (0.25 * task + 2.0 * kd))
 
 
+@pytest.mark.parametrize("reduction, factor", [("mean", 1), ("sum", 32)])
+@pytest.mark.parametrize("loss", ["none", "mse", "place"])
+def test_sample_weights_are_the_task_loss_s(outputs, loss, reduction, factor):
+    student, target, teacher = outputs
+    weight = torch.tensor([0.0, 2.0, 1.0])
+    objective = Objective(loss, 0.5, reduction=reduction)
+    weighted = objective(student, target, teacher, sample_weight=weight)
+    plain = objective(student, target, teacher)
+    by_sample = (student - target).square().flatten(1).mean(1).detach()
+    same(weighted["task"], factor * (weight * by_sample).mean())
+    same(weighted["loss"] - plain["loss"], 0.5 * (weighted["task"] - plain["task"]))
+
+
 def test_place_takes_its_options(outputs):
     student, target, teacher = outputs
     options = {"norm": "l2", "scope": "sample", "reduction": "sum", "eps": 1e-3, "terms": "both"}
