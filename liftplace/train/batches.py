@@ -1,23 +1,35 @@
 """Batches of a run: which images, and what noise, each step sees."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from liftplace.data.encoder import Encoder
 from liftplace.train.config import RunConfig
 from liftplace.train.process import NoiseProcess, NoisyBatch
 from liftplace.train.randomness import generator_for
 
 
+def effective_batch(config: RunConfig, processes: int) -> int:
+    """Images an optimiser step."""
+    return config.train_batch_size * config.gradient_accumulation_steps * processes
+
+
 def noisy_batches(
-    dataset: Dataset, process: NoiseProcess, config: RunConfig, accelerator: Accelerator, start: int
+    dataset: Dataset,
+    encoder: Encoder,
+    process: NoiseProcess,
+    config: RunConfig,
+    accelerator: Accelerator,
+    start: int,
 ) -> Iterator[NoisyBatch]:
     """The noisy batches of the steps after step `start`, on the accelerator's device.
 
-    Under several processes each gets its share of the batch; timesteps, noise and flips are drawn
-    for the whole of it in every process.
+    Under several processes each gets its share of the batch; whatever is drawn is drawn for the
+    whole of it in every process.
     """
     parts = config.gradient_accumulation_steps
     numbers = range(start * parts, config.max_train_steps * parts)
@@ -31,15 +43,38 @@ def noisy_batches(
         pin_memory=accelerator.device.type == "cuda",
     )  # fmt: skip
     share = slice(rank * config.train_batch_size, (rank + 1) * config.train_batch_size)
-    for number, item in zip(numbers, loader, strict=True):
-        images = item["images"].to(accelerator.device, non_blocking=True)
+    whole = (ranks * config.train_batch_size, *encoder.shape)
+    for number, items in zip(numbers, loader, strict=True):
+        items = {name: _to(value, accelerator.device) for name, value in items.items()}
         generator = generator_for(accelerator.device, config.seed, "noise", number)
-        whole = (ranks * len(images), *images.shape[1:])
         timestep_numbers, noise = process.draw(whole, generator)
+        coins = torch.rand(2, whole[0], generator=generator, device=accelerator.device)[:, share]
         if config.random_flip:
-            coins = torch.rand(whole[0], 1, 1, 1, generator=generator, device=images.device)
-            images = torch.where(coins[share] < 0.5, images.flip(-1), images)
-        yield process.noise_images(images, timestep_numbers[share], noise[share])
+            images = items["images"]
+            heads = _like(coins[0] < 0.5, images)
+            items["images"] = torch.where(heads, images.flip(-1), images)
+        posterior = None
+        if encoder.vae is not None:
+            posterior = torch.randn(whole, generator=generator, device=accelerator.device)[share]
+        latents = encoder.latents(items, posterior)
+        conditions = encoder.conditions(items)
+        if config.conditioning_dropout_prob > 0:
+            empty = encoder.null_conditions(len(latents))
+            for name, value in empty.items():
+                drop = _like(coins[1] < config.conditioning_dropout_prob, value)
+                conditions[name] = torch.where(drop, value, conditions[name])
+        batch = process.noise_images(latents, timestep_numbers[share], noise[share])
+        yield replace(batch, conditions=conditions)
+
+
+def _to(value, device: torch.device):
+    """Tensors to the device; captions stay what they are."""
+    return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+
+
+def _like(each: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """(batch,) in a shape that broadcasts with `other`, (batch, ...)."""
+    return each.view(-1, *(1,) * (other.dim() - 1))
 
 
 class ShuffledBatches(Sampler[list[int]]):

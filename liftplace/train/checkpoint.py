@@ -13,9 +13,11 @@ from pickle import UnpicklingError
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from liftplace.errors import UsageError
-from liftplace.train.learner import Learner
+from liftplace.train.learner import Learner, whole
 
 STATE = "state.json"
 
@@ -86,9 +88,10 @@ class Checkpoints:
         accelerator.wait_for_everyone()
         try:
             accelerator.save_state(str(partial))
+            averages = _whole_averages(learners)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                _write_own_state(partial, learners, step)
+                _write_own_state(partial, averages, learners, step)
                 _flush(partial)
                 os.replace(partial, final)
                 _flush_folder(self.folder)
@@ -135,21 +138,31 @@ def _step(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _write_own_state(folder: Path, learners: list[Learner], step: int) -> None:
-    state = {"step": step, "learners": {}}
+def _whole_averages(learners: list[Learner]) -> dict[str, dict[str, Tensor]]:
+    """The averaged weights by learner, put together where they are sharded."""
+    return {
+        learner.name: {str(i): whole(w) for i, w in enumerate(learner.ema.shadow_params)}
+        for learner in learners
+        if learner.ema is not None
+    }
+
+
+def _write_own_state(folder: Path, averages: dict, learners: list[Learner], step: int) -> None:
+    state = {"step": step, "learners": {learner.name: {} for learner in learners}}
     for learner in learners:
-        state["learners"][learner.name] = {}
         if learner.ema is not None:
-            weights = {str(i): weight for i, weight in enumerate(learner.ema.shadow_params)}
-            save_file(weights, folder / _average_file(learner))
+            save_file(averages[learner.name], folder / _average_file(learner))
             state["learners"][learner.name]["ema_steps"] = learner.ema.optimization_step
     (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 
 
 def _load_average(learner: Learner, folder: Path, state: dict) -> None:
-    device = learner.ema.shadow_params[0].device
-    weights = load_file(folder / _average_file(learner), device=str(device))
-    learner.ema.shadow_params = [weights[str(i)] for i in range(len(weights))]
+    weights = load_file(folder / _average_file(learner))
+    for number, average in enumerate(learner.ema.shadow_params):
+        saved = weights[str(number)].to(average.device)
+        if isinstance(average, DTensor):
+            saved = distribute_tensor(saved, average.device_mesh, average.placements)
+        average.copy_(saved)
     learner.ema.optimization_step = state["ema_steps"]
 
 

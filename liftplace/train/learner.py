@@ -6,17 +6,25 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from liftplace.errors import UsageError
 from liftplace.train.config import RunConfig
-from liftplace.train.models import predict, save_pipeline
+from liftplace.train.features import NOTHING, Answer, FeatureMatch, Trainee
 from liftplace.train.objective import Objective
 from liftplace.train.process import NoiseProcess, NoisyBatch
+from liftplace.train.result import save_pipeline
+from liftplace.train.variance import VariationalTerm
 
 # In the order in which a non-finite one is blamed: parts before what is made of them.
-WATCHED = ("task", "coarse", "fine", "weight", "kd", "loss", "gradient_norm")
+WATCHED = (
+    "task", "variance", "coarse", "fine", "weight", "kd", "feature", "loss", "gradient_norm"
+)  # fmt: skip
+MODEL = "model."  # the student's weights among the trainee's
 NEVER = torch.iinfo(torch.int64).max
 
 
@@ -25,7 +33,7 @@ class NonFiniteError(RuntimeError):
 
 
 class Learner:
-    """One model with its objective, AdamW, learning rate schedule, average and clipping.
+    """One model with its objective, adapters, AdamW, learning rate schedule, average and clipping.
 
     Several learners may train side by side on the same batches; each behaves as if alone.
 
@@ -34,47 +42,88 @@ class Learner:
         objective: what it minimises.
         config: optimiser settings; the rest of it is not read here.
         name: of the learner in metrics and checkpoints.
+        match: blocks whose hidden states are compared. The adapters are trained and restored with
+            the model; the average and the final model are without them.
+        variational: of the process, for a model that learns its variance too.
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, config: RunConfig, name: str = "student"
+        self,
+        model: nn.Module,
+        objective: Objective,
+        config: RunConfig,
+        name: str = "student",
+        *,
+        match: FeatureMatch = NOTHING,
+        variational: VariationalTerm | None = None,
     ) -> None:
         self.name = name
         self.model = model
+        self.trainee = Trainee(model, match)
+        if config.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        if config.compile:
+            self.trainee.compile()
         self.objective = objective
+        self.variational = variational
         self.max_grad_norm = config.max_grad_norm or float("inf")
-        self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(
+        self.averaged = [weight for weight in model.parameters() if weight.requires_grad]
+        self.parameters = [*self.averaged, *match.adapters.parameters()]
+        self.optimizer = _adam(config)(
             self.parameters,
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             weight_decay=config.adam_weight_decay,
             eps=config.adam_epsilon,
         )
-        self.schedule = get_scheduler(
-            config.lr_scheduler,
-            self.optimizer,
-            num_warmup_steps=config.lr_warmup_steps,
-            num_training_steps=config.max_train_steps,
-        )
-        self.ema = _average(self.parameters, config) if config.use_ema else None
+        self.schedule = _schedule(self.optimizer, config)
+        self.ema = _average(self.averaged, config) if config.use_ema else None
 
     def prepare(self, accelerator: Accelerator) -> None:
         """Move to the accelerator's device and let it wrap what it distributes."""
         self._accelerator = accelerator
         self._trained, self.optimizer, self.schedule = accelerator.prepare(
-            self.model, self.optimizer, self.schedule
+            self.trainee, self.optimizer, self.schedule
         )
-        if self.ema is not None:
-            self.ema.to(accelerator.device)
+        self._take_up_weights()
         self._ranks = torch.distributed.group.WORLD if accelerator.num_processes > 1 else None
         self._terms: dict[str, Tensor] = {}
         self._first_bad = torch.full((len(WATCHED),), NEVER, device=accelerator.device)
 
+    def _take_up_weights(self) -> None:
+        """The weights as they are once distributed: FSDP puts its shards in their place.
+
+        Raises:
+            UsageError: DeepSpeed's ZeRO stage 3 with an average, whose weights are not at hand.
+        """
+        plugin = self._accelerator.state.deepspeed_plugin
+        if self.ema is not None and plugin is not None and plugin.zero_stage == 3:
+            raise UsageError("--use_ema does not go with DeepSpeed's ZeRO stage 3: use stage 2")
+        self.averaged = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.parameters = [*self.averaged, *self.trainee.adapters.parameters()]
+        if self.ema is not None:
+            self.ema.shadow_params = [weight.detach().clone() for weight in self.averaged]
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process has the whole model."""
+        return self._accelerator.distributed_type in (
+            DistributedType.FSDP, DistributedType.DEEPSPEED
+        )  # fmt: skip
+
+    @property
+    def is_main_process(self) -> bool:
+        return self._accelerator.is_main_process
+
+    @property
+    def teacher_blocks(self) -> list[str]:
+        """Whose hidden states `accumulate` needs from the teacher."""
+        return [pair.teacher for pair in self.trainee.pairs]
+
     def accumulate(
         self,
         batch: NoisyBatch,
-        teacher: Tensor | None,
+        teacher: Answer | None,
         *,
         share: float = 1.0,
         last: bool = True,
@@ -84,22 +133,39 @@ class Learner:
 
         Args:
             batch: the student's input and target.
-            teacher: the teacher's output on the same input, without grad.
+            teacher: the teacher's answer to the same input, without grad.
             share: of this batch in the optimiser step.
             last: whether the optimiser steps next; only then do processes exchange gradients.
             progress: how much of the run is over, in [0, 1].
         """
         self._trained.train()
+        self._accelerator.sync_gradients = last  # DeepSpeed steps in the backward pass
         with nullcontext() if last else self._accelerator.no_sync(self._trained):
-            output = predict(self._trained, batch.noisy, batch.timesteps)
-            terms = self.objective(
-                output, batch.target, teacher, sample_weight=batch.weight, progress=progress,
-                process_group=self._ranks,
-            )  # fmt: skip
+            answer = self._trained(batch.noisy, batch.timesteps, batch.conditions)
+            terms = self._terms_of(batch, answer, teacher, progress)
             self._accelerator.backward(terms["loss"] * share)
         for name, value in terms.items():
             part = value.detach().float() * share
             self._terms[name] = self._terms[name] + part if name in self._terms else part
+
+    def _terms_of(
+        self, batch: NoisyBatch, answer: Answer, teacher: Answer | None, progress: float
+    ) -> dict[str, Tensor]:
+        variance = None
+        if self.variational is not None:
+            variance = self.variational(batch, answer.output.detach(), answer.variance)
+        return self.objective(
+            answer.output,
+            batch.target,
+            None if teacher is None else teacher.output,
+            variance=variance,
+            features=[
+                (hidden, teacher.features[pair.teacher]) for pair, hidden in answer.features.items()
+            ],
+            sample_weight=batch.weight,
+            progress=progress,
+            process_group=self._ranks,
+        )
 
     def update(self, step: int) -> dict[str, Tensor]:
         """Optimiser step number `step` with the gradient accumulated.
@@ -107,18 +173,23 @@ class Learner:
         Returns:
             The step's metrics by name, 0-d tensors on the device: nothing here waits for it.
         """
-        self._accelerator.unscale_gradients(self.optimizer)
-        gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        metrics = {**self._terms, "gradient_norm": gradient_norm.detach()}
+        metrics = {**self._terms, "gradient_norm": self._clip()}
         self._watch(metrics, step)
         self.learning_rate = self.schedule.get_last_lr()[0]  # of this step, for the log
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         if self.ema is not None:
-            self.ema.step(self.parameters)
+            self.ema.step(self.averaged)
         self._terms = {}
         return metrics
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient; its norm before."""
+        norm = self._accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        if not isinstance(norm, Tensor):  # DeepSpeed's, which has clipped by itself
+            return torch.tensor(float(norm), device=self._accelerator.device)
+        return whole(norm.detach())
 
     def _watch(self, metrics: dict[str, Tensor], step: int) -> None:
         """Note on the device which metrics are not finite for the first time."""
@@ -140,38 +211,101 @@ class Learner:
 
     def check_weights_finite(self, step: int) -> None:
         """Raise NonFiniteError if a weight is not finite. Waits for the device."""
-        weights = [*self.model.parameters(), *(self.ema.shadow_params if self.ema else [])]
-        if not torch.stack([weight.detach().isfinite().all() for weight in weights]).all():
+        weights = [*self.trainee.parameters(), *(self.ema.shadow_params if self.ema else [])]
+        fine = torch.stack([local(weight.detach()).isfinite().all() for weight in weights]).all()
+        if not self._accelerator.gather(fine[None]).all():
             raise NonFiniteError(f"step {step}: a weight of {self.name} is not finite")
 
     @contextmanager
-    def final_weights(self) -> Iterator[nn.Module]:
-        """The model with the averaged weights where there is an average, as it will be saved."""
-        if self.ema is None:
-            yield self.model
-            return
-        self.ema.store(self.parameters)
-        self.ema.copy_to(self.parameters)
-        try:
-            yield self.model
-        finally:
-            self.ema.restore(self.parameters)
+    def final_weights(self) -> Iterator[nn.Module | None]:
+        """The model with the averaged weights where there is an average, as it will be saved.
 
-    def save(self, folder: str | Path, process: NoiseProcess) -> None:
-        """Write the final model as a folder that `DDPMPipeline.from_pretrained` loads.
+        Every process of the run enters. Where the model is sharded, the main process gets a whole
+        copy and the others None.
+        """
+        if self.is_sharded:
+            yield self._whole_copy()
+        elif self.ema is None:
+            yield self.model
+        else:
+            self.ema.store(self.averaged)
+            self.ema.copy_to(self.averaged)
+            try:
+                yield self.model
+            finally:
+                self.ema.restore(self.averaged)
+
+    def _whole_copy(self) -> nn.Module | None:
+        state = self._accelerator.get_state_dict(self._trained)
+        averages = [whole(average) for average in self.ema.shadow_params] if self.ema else []
+        if not self.is_main_process:
+            return None
+        of_model = (name for name in state if name.startswith(MODEL))
+        weights = {name.removeprefix(MODEL): state[name] for name in of_model}
+        if averages:
+            names = [name for name, w in self.model.named_parameters() if w.requires_grad]
+            weights |= dict(zip(names, averages, strict=True))
+        copy = type(self.model).from_config(self.model.config)
+        copy.load_state_dict(weights)
+        return copy.to(self._accelerator.device)
+
+    def save(
+        self, folder: str | Path, process: NoiseProcess, like: str | Path | None = None
+    ) -> None:
+        """Write the final model as a folder that a diffusers pipeline loads, as `save_pipeline`.
 
         Every process of the run calls this; one writes.
         """
-        if self._accelerator.is_main_process:
-            with self.final_weights() as model:
-                save_pipeline(model, process, folder)
+        with self.final_weights() as model:
+            if self.is_main_process:
+                save_pipeline(model, process, folder, like)
         self._accelerator.wait_for_everyone()
+
+
+def local(weight: Tensor) -> Tensor:
+    """This process's part of a sharded tensor."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def whole(weight: Tensor) -> Tensor:
+    """A sharded tensor put together, for which every process calls this."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def _adam(config: RunConfig) -> type[torch.optim.Optimizer]:
+    if not config.use_8bit_adam:
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise UsageError("--use_8bit_adam needs a package: pip install bitsandbytes") from error
+    return AdamW8bit
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: RunConfig):
+    schedule = get_scheduler(
+        config.lr_scheduler,
+        optimizer,
+        num_warmup_steps=config.lr_warmup_steps,
+        num_training_steps=config.max_train_steps,
+    )
+    (factor,), floor = schedule.lr_lambdas, config.lr_min / config.learning_rate
+    if floor > 0:
+        schedule.lr_lambdas = [
+            lambda step: (
+                factor(step) * (1 - floor) + floor
+                if step >= config.lr_warmup_steps
+                else factor(step)
+            )
+        ]
+    return schedule
 
 
 def _average(parameters: list[nn.Parameter], config: RunConfig) -> EMAModel:
     return EMAModel(
         parameters,
         decay=config.ema_max_decay,
+        min_decay=config.ema_min_decay,
         use_ema_warmup=True,
         inv_gamma=config.ema_inv_gamma,
         power=config.ema_power,

@@ -8,21 +8,25 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from liftplace.data.encoder import Encoder
 from liftplace.errors import UsageError
+from liftplace.evaluate.sampler import Sampler
 from liftplace.train import metrics
-from liftplace.train.batches import noisy_batches
+from liftplace.train.batches import effective_batch, noisy_batches
 from liftplace.train.checkpoint import Checkpoints
 from liftplace.train.config import RunConfig
 from liftplace.train.interrupt import Interrupt
 from liftplace.train.learner import Learner, NonFiniteError
-from liftplace.train.models import predict, set_precision
-from liftplace.train.process import NoiseProcess, NoisyBatch
+from liftplace.train.process import NoiseProcess
 from liftplace.train.randomness import derive_seed
-from liftplace.train.run_folder import check_output_dir, claim_output_dir
+from liftplace.train.run_folder import check_output_dir, check_same_run, claim_output_dir
+from liftplace.train.teacher import Teacher
+
+COMPUTE_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -33,6 +37,7 @@ def fit(
     learners: list[Learner],
     *,
     dataset: Dataset,
+    encoder: Encoder,
     process: NoiseProcess,
     config: RunConfig,
     teacher: nn.Module | None = None,
@@ -46,7 +51,8 @@ def fit(
 
     Args:
         learners: trained in place, side by side.
-        dataset: map-style, items {"images": (channels, height, width)}, float32 in [-1, 1].
+        dataset: map-style, as `liftplace.data.load_dataset` gives.
+        encoder: from its items to latents and conditions.
         process: makes noisy images and targets.
         config: of the run. Each learner has taken its own optimiser settings.
         teacher: called once a batch for all learners that need it. Frozen, and cast to the type
@@ -68,12 +74,16 @@ def fit(
     for learner in learners:
         learner.prepare(accelerator)
     if teacher is not None:
-        teacher = set_precision(teacher, accelerator.device, config.mixed_precision)
+        blocks = [block for learner in learners for block in learner.teacher_blocks]
+        teacher = Teacher(
+            teacher, accelerator.device, config.mixed_precision, blocks, config.compile
+        )
     start = checkpoints.load(checkpoint, accelerator, learners) if checkpoint else 0
     if start > config.max_train_steps:
         raise UsageError(f"{checkpoint} is beyond --max_train_steps {config.max_train_steps}")
     _open_folder(accelerator, learners, config, start)
-    batches = noisy_batches(dataset, process, config, accelerator, start)
+    encoder.to(accelerator.device, COMPUTE_TYPES[accelerator.mixed_precision])
+    batches = noisy_batches(dataset, encoder, process, config, accelerator, start)
     rank = accelerator.process_index
 
     with (
@@ -84,7 +94,7 @@ def fit(
         for step in range(start + 1, config.max_train_steps + 1):
             for part in range(config.gradient_accumulation_steps):
                 batch = next(batches)
-                answer = _ask(teacher, batch)
+                answer = None if teacher is None else teacher(batch)
                 for learner in learners:
                     torch.manual_seed(derive_seed(config.seed, "dropout", step, part, rank))
                     learner.accumulate(
@@ -109,8 +119,8 @@ def fit(
                 checkpoints.save(accelerator, learners, step)
             if stop:
                 raise TrainingInterrupted(f"stopped at step {step}: {checkpoints.latest()} saved")
-            if _due(config.validation_steps, step, last) and accelerator.is_main_process:
-                _picture(learners, process, config, step)
+            if _due(config.validation_steps, step, last):
+                _picture(learners, Sampler(process, encoder), config, step)
 
 
 def _check_together(learners: list[Learner], teacher, config: RunConfig) -> None:
@@ -128,18 +138,28 @@ def _accelerator(config: RunConfig) -> Accelerator:
     trackers = [metrics.JsonLinesTracker(folder / metrics.FILE_NAME)]
     if config.report_to != "none":
         trackers.append(config.report_to)
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         log_with=trackers,
         project_config=ProjectConfiguration(folder, logging_dir=folder / config.logging_dir),
         step_scheduler_with_optimizer=False,  # the schedule counts optimiser steps of the run
     )
+    if accelerator.state.deepspeed_plugin is not None:
+        accelerator.state.deepspeed_plugin.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": config.train_batch_size,
+            "gradient_clipping": config.max_grad_norm,
+            "zero_allow_untested_optimizer": True,
+        }
+    return accelerator
 
 
 def _open_folder(accelerator, learners: list[Learner], config: RunConfig, start: int) -> None:
+    objectives = {each.name: asdict(each.objective) for each in learners}
+    batch = effective_batch(config, accelerator.num_processes)
+    check_same_run(config, objectives, batch)
     accelerator.wait_for_everyone()  # every process has checked the folder before one writes
     if accelerator.is_main_process:
-        claim_output_dir(config, {each.name: asdict(each.objective) for each in learners})
+        claim_output_dir(config, objectives, batch)
         metrics.forget_after(Path(config.output_dir) / metrics.FILE_NAME, start)
     accelerator.wait_for_everyone()
 
@@ -153,13 +173,6 @@ def _trackers(accelerator: Accelerator, start: int) -> Iterator[None]:
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
-
-
-@torch.no_grad()
-def _ask(teacher: nn.Module | None, batch: NoisyBatch) -> Tensor | None:
-    if teacher is None:
-        return None
-    return predict(teacher, batch.noisy.to(teacher.dtype), batch.timesteps)
 
 
 def _progress_bar(
@@ -216,16 +229,20 @@ def _report(
     bar.set_postfix(losses)
 
 
-def _picture(learners: list[Learner], process: NoiseProcess, config: RunConfig, step: int) -> None:
-    from liftplace.evaluate.pictures import save_grid
-    from liftplace.evaluate.sampling import sample_images
+def _picture(learners: list[Learner], sampler: Sampler, config: RunConfig, step: int) -> None:
+    """Samples of every learner, by the main process; all processes call this."""
+    from liftplace.evaluate.pictures import save_grid  # matplotlib
 
     folder = Path(config.output_dir) / "samples"
-    folder.mkdir(exist_ok=True)
     for learner in learners:
         with learner.final_weights() as model:
-            images = sample_images(
-                model, process.sampler(), num_samples=config.num_validation_images,
-                num_inference_steps=config.num_inference_steps, seed=config.seed, description=None,
+            if not learner.is_main_process:
+                continue
+            images = sampler.sample(
+                model, num_samples=config.num_validation_images, prompts=config.validation_prompts,
+                num_inference_steps=config.num_inference_steps, seed=config.seed,
+                guidance_scale=config.guidance_scale, batch_size=config.train_batch_size,
+                description=None,
             )  # fmt: skip
-        save_grid(images, folder / f"{learner.name}-{step:06d}.png")
+            folder.mkdir(exist_ok=True)
+            save_grid(images, folder / f"{learner.name}-{step:06d}.png")

@@ -1,26 +1,23 @@
-"""The seam to the models: load one, call one, save one. The rest of the trainer sees tensors.
-
-Only UNet2DModel for now; another family is another branch of `load_model` and `predict`.
-"""
+"""Models from folders and from the Hub, and whether two of them can be compared."""
 
 import json
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDPMPipeline, UNet2DModel
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from liftplace.errors import UsageError
+from liftplace.families import Family, family_of, family_of_model
+from liftplace.families.family import Conditions, split_variance
 from liftplace.train.process import STANDARD, NoiseProcess, Timesteps
 
-SUPPORTED = {"UNet2DModel": UNet2DModel}
 DEFAULT_SCHEDULER = {"_class_name": "DDPMScheduler"}  # with diffusers' own defaults
+COMPONENTS = ("unet", "transformer")  # what a pipeline calls the model that denoises
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # tokenizers have the last two
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,10 @@ class LoadedModel:
     scheduler: dict | None  # scheduler_config.json; None where the folder has none
     folder: str
 
+    @property
+    def family(self) -> Family:
+        return family_of_model(self.model)
+
     def process(self, timesteps: Timesteps = STANDARD) -> NoiseProcess:
         """The noise process it was trained with; says so where that has to be guessed."""
         if self.scheduler is None:
@@ -39,28 +40,29 @@ class LoadedModel:
 
 
 def load_model(name_or_path: str | Path) -> LoadedModel:
-    """A UNet2DModel from a pipeline's folder (unet/, scheduler/), from the folder of the model
-    alone, or by its name on the Hugging Face Hub. Reads safetensors and JSON only.
+    """A model of any family from a pipeline's folder (unet/ or transformer/, scheduler/), from the
+    folder of the model alone, or by its name on the Hugging Face Hub. Reads safetensors and JSON
+    only.
 
     Raises:
-        UsageError: no such folder, another class of model, or files that cannot be read.
+        UsageError: no such folder, a class of model without a family, or files that cannot be read.
     """
-    folder = _local_folder(name_or_path)
-    unet = folder / "unet" if (folder / "unet").is_dir() else folder
-    config = _read_json(unet / "config.json")
-    check_supported(config, unet)
-    if not any(unet.glob("*.safetensors")):
-        raise UsageError(f"{unet} has no weights: need diffusion_pytorch_model.safetensors")
+    folder = local_folder(name_or_path)
+    place = _component_folder(folder)
+    config = _read_json(place / "config.json")
+    family = family_of(config, place)
+    if not any(place.glob("*.safetensors")):
+        raise UsageError(f"{place} has no weights: need diffusion_pytorch_model.safetensors")
     try:
-        model, keys = UNet2DModel.from_pretrained(
-            unet, use_safetensors=True, local_files_only=True, output_loading_info=True
+        model, keys = family.model_class.from_pretrained(
+            place, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"cannot load the model in {unet}: {reason}") from error
+        raise UsageError(f"cannot load the model in {place}: {reason}") from error
     if keys["missing_keys"]:
         raise UsageError(
-            f"{unet} has a damaged model: no weights {', '.join(sorted(keys['missing_keys']))}"
+            f"{place} has a damaged model: no weights {', '.join(sorted(keys['missing_keys']))}"
         )
     return LoadedModel(model, _scheduler_config(folder), str(folder))
 
@@ -69,42 +71,28 @@ def read_model_config(name_or_path: str | Path) -> dict:
     """The config of the model in a folder, in a config.json or on the Hub, without its weights."""
     path = Path(name_or_path)
     if not path.is_file():
-        folder = _local_folder(name_or_path)
-        path = (folder / "unet" if (folder / "unet").is_dir() else folder) / "config.json"
+        path = _component_folder(local_folder(name_or_path)) / "config.json"
     config = _read_json(path)
-    check_supported(config, path)
+    family_of(config, path)
     return config
 
 
-def predict(model: nn.Module, noisy: Tensor, timesteps: Tensor) -> Tensor:
-    """The model's output, in the shape of `noisy`."""
-    return model(noisy, timesteps, return_dict=False)[0]
-
-
-def save_pipeline(model: nn.Module, process: NoiseProcess, folder: str | Path) -> None:
-    """Writes a folder that `DDPMPipeline.from_pretrained` loads. What it replaces stays in place
-    until the new files are complete."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / ".saving"
-    shutil.rmtree(partial, ignore_errors=True)
-    DDPMPipeline(unet=model, scheduler=process.scheduler).save_pretrained(partial)
-    for new in sorted(partial.iterdir(), key=lambda path: path.is_file()):  # the index last
-        old = folder / new.name
-        if old.is_dir():
-            shutil.rmtree(old)
-        os.replace(new, old)
-    partial.rmdir()
+def predict(
+    model: nn.Module, noisy: Tensor, timesteps: Tensor, conditions: Conditions | None = None
+) -> Tensor:
+    """What the model predicts, in the shape of `noisy`; without a variance that it may learn."""
+    output = family_of_model(model).predict(model, noisy, timesteps, conditions or {})
+    return split_variance(output, noisy.shape[1])[0]
 
 
 def check_pair(student: LoadedModel, teacher: LoadedModel) -> None:
     """Raises UsageError if the student cannot be compared with the teacher output by output."""
-    for name in ("in_channels", "out_channels", "sample_size"):
-        theirs, ours = getattr(teacher.model.config, name), getattr(student.model.config, name)
-        if theirs != ours:
+    ours, theirs = _interface(student), _interface(teacher)
+    for name in theirs:
+        if ours[name] != theirs[name]:
             raise UsageError(
-                f"student and teacher do not fit: {name} is {ours} in {student.folder} and "
-                f"{theirs} in {teacher.folder}"
+                f"student and teacher do not fit: {name} is {ours[name]} in {student.folder} and "
+                f"{theirs[name]} in {teacher.folder}"
             )
     if student.scheduler is not None:
         ours = NoiseProcess(student.scheduler).prediction_type
@@ -116,54 +104,38 @@ def check_pair(student: LoadedModel, teacher: LoadedModel) -> None:
             )
 
 
-def check_images(config, channels: int, resolution: int, folder: str) -> None:
-    """Raises UsageError if a model with this config does not take such images."""
-    if config.in_channels != channels:
-        raise UsageError(
-            f"the images have {channels} channels, but {folder} takes {config.in_channels}"
-        )
-    if config.sample_size != resolution:
-        raise UsageError(
-            f"--resolution is {resolution}, but {folder} works at {config.sample_size}"
-        )
+def _interface(loaded: LoadedModel) -> dict:
+    """What a model takes and gives."""
+    family, config = loaded.family, loaded.model.config
+    return {
+        "class": family.class_name,
+        "in_channels": family.in_channels(config),
+        "out_channels": family.out_channels(config),
+        "sample_size": family.sample_size(config),
+        "number of classes": family.num_classes(config),
+        "shape of the text embeddings": family.embeddings(config),
+        "conditions by size": sorted(family.size_conditions(config, 1, 8)),
+    }
 
 
-def check_supported(config: dict, path: Path) -> None:
-    """Raises UsageError if the toolkit cannot train a model with this config."""
-    name = config.get("_class_name")
-    if name not in SUPPORTED:
-        raise UsageError(
-            f"{path} is a {name or 'model of unknown class'}, which is not supported: "
-            f"need a {' or '.join(SUPPORTED)}"
-        )
-    ours, theirs = config.get("out_channels", 3), config.get("in_channels", 3)
-    if ours != theirs:
-        raise UsageError(
-            f"{path} has out_channels {ours} and in_channels {theirs}: models that also predict a "
-            "variance are not supported"
-        )
-    if type(config.get("sample_size")) is not int:
-        raise UsageError(
-            f"{path} has sample_size {config.get('sample_size')}: need one number, the height and "
-            "width of its images"
-        )
-    if config.get("num_class_embeds") or config.get("class_embed_type"):
-        raise UsageError(f"{path} is conditioned on classes, which is not supported")
-
-
-def _local_folder(name_or_path: str | Path) -> Path:
+def local_folder(name_or_path: str | Path) -> Path:
+    """The folder of this name, fetched from the Hub if there is none here."""
     path = Path(name_or_path)
     if path.is_dir():
         return path
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name_or_path)):
         raise UsageError(f"no folder {name_or_path}: give the folder of a diffusers model")
     try:
-        patterns = ["*.json", "*.safetensors"]
-        return Path(snapshot_download(str(name_or_path), allow_patterns=patterns))
+        return Path(snapshot_download(str(name_or_path), allow_patterns=HUB_FILES))
     except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
         raise UsageError(
             f"no folder {name_or_path}, and no such model could be had from the Hugging Face Hub"
         ) from error
+
+
+def _component_folder(folder: Path) -> Path:
+    found = (folder / name for name in COMPONENTS if (folder / name).is_dir())
+    return next(found, folder)
 
 
 def _scheduler_config(folder: Path) -> dict | None:

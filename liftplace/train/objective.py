@@ -1,22 +1,26 @@
-"""What a student minimises: the task loss and the distillation loss."""
+"""What a student minimises: a weighted sum of task, output and feature distillation losses."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from liftplace import lift_loss, place_loss
+from liftplace.train.features import feature_loss
 
 
 @dataclass(frozen=True)
 class Objective:
-    """task_weight * ||student - target||^2 + kd_weight * D(student, teacher).
+    """task_weight * (E + variance_weight * V) + kd_weight * D + feature_weight * F.
 
-    D is 0 ("none"), the squared error ("mse"), `lift_loss` or `place_loss`; the options of the
-    last two are passed on. `reduction` holds for both terms: the mean over elements, or the sum
-    over a sample, averaged over the batch. `weight` may also be "linear" or "cosine": a ramp from
-    0 to 1 over the run.
+    E is the squared error of the student to the target, V the variational term of a learned
+    variance, and F `feature_loss`. D, of the student to the teacher, is 0 ("none"), the squared
+    error ("mse"), `lift_loss` or `place_loss`; the options of the last two are passed on.
+    `reduction` holds for all terms: the mean over elements, or the sum over a sample, averaged
+    over the batch. `weight` may also be "linear" or "cosine": a ramp from 0 to 1 over the run.
+    Each of the three weights may go to its `_end` over the run, by its `_schedule`.
     """
 
     loss: str = "place"
@@ -31,10 +35,33 @@ class Objective:
     reduction: str = "mean"
     eps: float = 1e-7
     impl: str = "auto"
+    variance_weight: float = 1.0
+    feature_weight: float = 0.0
+    feature_mask: float | None = None
+    task_weight_schedule: str = "constant"
+    task_weight_end: float = 0.0
+    kd_weight_schedule: str = "constant"
+    kd_weight_end: float = 0.0
+    feature_weight_schedule: str = "constant"
+    feature_weight_end: float = 0.0
+
+    @property
+    def has_features(self) -> bool:
+        ends = self.feature_weight_schedule != "constant" and self.feature_weight_end > 0
+        return self.feature_weight > 0 or ends
 
     @property
     def needs_teacher(self) -> bool:
-        return self.loss != "none"
+        return self.loss != "none" or self.has_features
+
+    def weight_of(self, term: str, progress: float) -> float:
+        """The weight of "task", "kd" or "feature" after this much of the run."""
+        start, schedule, end = (
+            getattr(self, f"{term}_weight{part}") for part in ("", "_schedule", "_end")
+        )
+        if schedule == "constant":
+            return start
+        return start + (end - start) * ramp(schedule, progress)
 
     def __call__(
         self,
@@ -42,6 +69,8 @@ class Objective:
         target: Tensor,
         teacher: Tensor | None = None,
         *,
+        variance: Tensor | None = None,
+        features: Iterable[tuple[Tensor, Tensor]] = (),
         sample_weight: Tensor | None = None,
         progress: float = 0.0,
         process_group: torch.distributed.ProcessGroup | None = None,
@@ -50,23 +79,39 @@ class Objective:
 
         Args:
             student, target, teacher: (batch, channels, height, width). The last two without grad.
+            variance: (batch,), the variational term of each sample, a mean over its elements.
+            features: the hidden states of the student and of the teacher, pair by pair.
             sample_weight: (batch,), of each sample in the task loss; 1 by default. The distillation
                 loss has none: its fits are over whole rows.
-            progress: how much of the run is over, in [0, 1]; for the ramps.
+            progress: how much of the run is over, in [0, 1]; for the schedules.
             process_group: ranks that share the batch.
 
         Returns:
-            "loss" and "task"; with a teacher "kd"; with LIFT or PLACE "coarse", "fine", "weight".
+            "loss" and "task"; of a learned variance "variance"; with output distillation "kd", by
+            LIFT or PLACE also "coarse", "fine" and "weight"; with feature distillation "feature".
+            All but "loss" are without weights and schedules.
         """
         task = self._squared_error(student, target, sample_weight)
-        if not self.needs_teacher:
-            return {"loss": self.task_weight * task, "task": task.detach()}
+        terms = {"task": task}
+        if variance is not None:
+            elements = student[0].numel() if self.reduction == "sum" else 1
+            terms["variance"] = variance.mean() * elements
+            task = task + self.variance_weight * terms["variance"]
+        total = self.weight_of("task", progress) * task
+        if self.loss != "none":
+            kd, parts = self._distance(student, teacher, progress, process_group)
+            terms |= {"kd": kd, **parts}
+            total = total + self.weight_of("kd", progress) * kd
+        if self.has_features:
+            feature = feature_loss(features, reduction=self.reduction, mask=self.feature_mask)
+            terms["feature"] = feature
+            total = total + self.weight_of("feature", progress) * feature
+        return {"loss": total} | {name: term.detach() for name, term in terms.items()}
+
+    def _distance(self, student, teacher, progress, process_group) -> tuple[Tensor, dict]:
         if self.loss == "mse":
-            kd, parts = self._squared_error(student, teacher), {}
-        else:
-            kd, parts = self._fitted(student, teacher, progress, process_group)
-        total = self.task_weight * task + self.kd_weight * kd
-        return {"loss": total, "task": task.detach(), "kd": kd.detach(), **parts}
+            return self._squared_error(student, teacher), {}
+        return self._fitted(student, teacher, progress, process_group)
 
     def _squared_error(
         self, student: Tensor, other: Tensor, sample_weight: Tensor | None = None
@@ -92,7 +137,7 @@ class Objective:
 
 
 def ramp(weight: str | float, progress: float) -> str | float:
-    """The weight of the fine term after this much of the run."""
+    """From 0 to 1, "linear" or "cosine", after this much of the run; other weights as they are."""
     if weight == "linear":
         return progress
     if weight == "cosine":

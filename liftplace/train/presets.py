@@ -1,20 +1,24 @@
-"""The settings of the paper's experiments, as partial settings by name.
+"""The settings of the paper's experiments: the YAML files of liftplace/configs."""
 
-The authors add eps to a sum of squared deviations where `place_loss` adds it to their mean, so
-`eps_of_sum` is divided by the number of elements that a fit covers. Their distillation of block
-outputs is not part of a preset.
-"""
+from pathlib import Path
 
-PRESETS: dict[str | None, dict] = {
-    None: {},
-    # The Diff-Pruning experiments (arXiv 2605.19729): sums of squares over a sample.
-    "ddpm": {"reduction": "sum", "norm": "l1", "eps": 1e-7, "task_weight": 1.0, "kd_weight": 1.0},
-    # The BK-SDM experiments.
-    "sd": {
-        "reduction": "mean", "norm": "l1", "eps_of_sum": 1e-8, "task_weight": 1.0, "kd_weight": 1.0
-    },
-    # The TinyFusion experiments.
-    "dit": {
-        "reduction": "mean", "norm": "l2", "eps_of_sum": 1e-4, "task_weight": 0.1, "kd_weight": 0.9
-    },
-}  # fmt: skip
+from liftplace.errors import UsageError
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
+
+
+def preset_file(name: str) -> Path:
+    """The YAML file of a preset.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    path = FOLDER / f"{name}.yaml"
+    if path not in preset_files():
+        known = ", ".join(file.stem for file in preset_files())
+        raise UsageError(f"there is no --preset {name}: choose from {known}")
+    return path
+
+
+def preset_files() -> list[Path]:
+    return sorted(FOLDER.glob("*.yaml"))

@@ -1,6 +1,6 @@
 """The noise process: from clean images to what a model sees and should answer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
@@ -13,6 +13,7 @@ from diffusers.training_utils import (
 from torch import Tensor
 
 from liftplace.errors import UsageError
+from liftplace.families.family import Conditions
 
 FLOW = "flow"
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", FLOW)
@@ -49,6 +50,7 @@ class NoisyBatch:
     timesteps: Tensor  # (batch,)
     target: Tensor  # as noisy
     weight: Tensor | None = None  # (batch,), of each sample in the task loss; None: all 1
+    conditions: Conditions = field(default_factory=dict)  # by name, the batch first
 
 
 class NoiseProcess:

@@ -6,27 +6,26 @@ from dataclasses import fields
 import torch
 from diffusers import UNet2DModel
 
-from liftplace.data import load_dataset
+from liftplace.data import open_dataset
+from liftplace.data.encoder import Encoder
 from liftplace.errors import UsageError
 from liftplace.students.shrink import shrink
 from liftplace.train.config import DistillConfig, RunConfig, TrainConfig
+from liftplace.train.features import NOTHING, FeatureMatch, choose_pairs, match_features
 from liftplace.train.learner import Learner
 from liftplace.train.loop import fit
-from liftplace.train.models import (
-    LoadedModel,
-    check_images,
-    check_pair,
-    load_model,
-    read_model_config,
-)
+from liftplace.train.models import LoadedModel, check_pair, load_model, read_model_config
 from liftplace.train.objective import Objective
+from liftplace.train.plan import plan
 from liftplace.train.process import NoiseProcess, Timesteps
 from liftplace.train.randomness import derive_seed
+from liftplace.train.result import check_push, describe, loading_line, push, read_record
 from liftplace.train.run_folder import check_output_dir
+from liftplace.train.variance import VariationalTerm
 
 
 def train(config: TrainConfig) -> None:
-    """Train a model from scratch; `config.output_dir` becomes a diffusers pipeline.
+    """Train a model of pixels from scratch; `config.output_dir` becomes a diffusers pipeline.
 
     Raises: as `liftplace.train.fit`, and UsageError for whatever is wrong with the settings.
     """
@@ -42,12 +41,19 @@ def train(config: TrainConfig) -> None:
     resolution = config.resolution or (given and given["sample_size"])
     if resolution is None:
         raise UsageError("--resolution is missing: the height and width of the images")
-    dataset = _load_images(config, resolution)
+    of_classes = bool(given and given.get("num_class_embeds"))
+    dataset = open_dataset(config, resolution, labels=of_classes, captions=False)
     model = _new_model(config, given, dataset.channels, resolution)
-    check_images(model.config, dataset.channels, resolution, config.model_config_name_or_path)
+    source = config.model_config_name_or_path or config.output_dir
+    encoder = Encoder(LoadedModel(model, None, source), resolution)
+    encoder.check(dataset, random_flip=config.random_flip)
+    check_push(config)
     learner = Learner(model, Objective("none"), config, name="model")
-    fit([learner], dataset=dataset, process=process, config=config)
+    fit([learner], dataset=dataset, encoder=encoder, process=process, config=config)
     learner.save(config.output_dir, process)
+    if learner.is_main_process:
+        push(config)
+        print(f"{config.output_dir}: load it with {loading_line(config.output_dir, model)}")
 
 
 def distill(config: DistillConfig) -> None:
@@ -60,21 +66,71 @@ def distill(config: DistillConfig) -> None:
     teacher = load_model(config.pretrained_teacher_name_or_path)
     student = _student(config, teacher)
     check_pair(student, teacher)
-    resolution = config.resolution or teacher.model.config.sample_size
-    dataset = _load_images(config, resolution)
-    check_images(teacher.model.config, dataset.channels, resolution, teacher.folder)
     process = teacher.process(timesteps_of(config))
-    objective = objective_of(config, teacher.model.config.out_channels, resolution)
-    learner = Learner(student.model, objective, config)
+    encoder = Encoder(teacher, config.resolution)
+    dataset = open_dataset(
+        config, encoder.resolution, labels=encoder.takes_labels, captions=encoder.takes_captions
+    )
+    encoder.check(dataset, random_flip=config.random_flip)
+    if config.conditioning_dropout_prob > 0:
+        encoder.null_conditions(1)  # raises where there are none
+    learner = _learner(config, student, teacher, process, encoder)
+    if config.dry_run:
+        print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
+        return
+    check_push(config)
     fit(
         [learner],
         dataset=dataset,
+        encoder=encoder,
         process=process,
         config=config,
-        teacher=teacher.model if objective.needs_teacher else None,
+        teacher=teacher.model if learner.objective.needs_teacher else None,
         description="Distilling",
     )
-    learner.save(config.output_dir, process)
+    learner.save(config.output_dir, process, like=teacher.folder)
+    if learner.is_main_process:
+        describe(config, student, teacher)
+        push(config)
+        print(f"{config.output_dir}: load it with {loading_line(config.output_dir, student.model)}")
+
+
+def _learner(config: DistillConfig, student, teacher, process, encoder) -> Learner:
+    objective = objective_of(config, *encoder.shape[:2])
+    return Learner(
+        student.model,
+        objective,
+        config,
+        match=_match(config, student, teacher) if objective.has_features else NOTHING,
+        variational=_variational(config, student, process),
+    )
+
+
+def _match(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) -> FeatureMatch:
+    pairs = choose_pairs(
+        student.model,
+        teacher.model,
+        config.feature_layers or (),
+        read_record(student.folder).get("layer_map"),
+    )
+    return match_features(
+        student.model,
+        teacher.model,
+        pairs,
+        seed=derive_seed(config.seed, "adapters"),
+        always=config.feature_adapters == "always",
+    )
+
+
+def _variational(
+    config: DistillConfig, student: LoadedModel, process: NoiseProcess
+) -> VariationalTerm | None:
+    family, weight = student.family, config.variance_weight
+    if family.out_channels(student.model.config) == family.in_channels(student.model.config):
+        return None
+    if weight is None:
+        weight = float(family.trains_variance)
+    return VariationalTerm(process) if weight > 0 else None
 
 
 def timesteps_of(config: RunConfig) -> Timesteps:
@@ -83,17 +139,13 @@ def timesteps_of(config: RunConfig) -> Timesteps:
 
 
 def objective_of(config: DistillConfig, channels: int, resolution: int) -> Objective:
-    """The objective that the settings and their preset describe, for outputs of this size."""
+    """The objective that the settings describe, for outputs of this size."""
     same = {field.name for field in fields(Objective)} & {field.name for field in fields(config)}
     options = {name: getattr(config, name) for name in same}
-    standard = Objective()
-    for name in ("task_weight", "kd_weight", "norm", "reduction"):
-        options[name] = config.option(name, getattr(standard, name))
-    row = resolution**2 * (channels if config.scope == "sample" else 1)
-    eps_of_sum = config.option("eps_of_sum", None)
-    eps_of_preset = eps_of_sum and eps_of_sum / _elements_a_fit(config, row)
-    options["eps"] = config.option("eps", eps_of_preset or standard.eps)
-    return Objective(**options)
+    if config.eps_of_sum is not None:
+        row = resolution**2 * (channels if config.scope == "sample" else 1)
+        options["eps"] = config.eps_of_sum / _elements_a_fit(config, row)
+    return Objective(**{name: value for name, value in options.items() if value is not None})
 
 
 def _elements_a_fit(config: DistillConfig, row: int) -> int:
@@ -107,6 +159,11 @@ def _elements_a_fit(config: DistillConfig, row: int) -> int:
 def _student(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
     if config.student is not None:
         return load_model(config.student)
+    if teacher.family.class_name != "UNet2DModel":
+        raise UsageError(
+            f"--student_block_out_channels makes a UNet2DModel, and {teacher.folder} is a "
+            f"{teacher.family.class_name}: make a student with liftplace prune, and give --student"
+        )
     model = shrink(
         teacher.model.config,
         config.student_block_out_channels,
@@ -141,11 +198,3 @@ def _new_model(
             return UNet2DModel(**architecture)
         except (TypeError, ValueError) as error:
             raise UsageError(f"UNet2DModel does not take this architecture: {error}") from error
-
-
-def _load_images(config: RunConfig, resolution: int):
-    return load_dataset(
-        config.dataset_name or config.train_data_dir,
-        resolution=resolution,
-        center_crop=config.center_crop,
-    )

@@ -5,11 +5,14 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+import yaml
+
 from liftplace import __version__
 from liftplace.errors import UsageError
 from liftplace.train.config import MAY_CHANGE_ON_RESUME, RunConfig
 
 RECORD = "run.json"
+SETTINGS = "config.yaml"
 
 
 def check_output_dir(config: RunConfig) -> None:
@@ -33,32 +36,64 @@ def check_output_dir(config: RunConfig) -> None:
     _check_same(folder, asdict(config), "settings")
 
 
-def claim_output_dir(config: RunConfig, objectives: dict[str, dict]) -> None:
-    """Write the record of the run into its folder, which is made if need be.
-
+def check_same_run(config: RunConfig, objectives: dict[str, dict], effective_batch: int) -> None:
+    """
     Raises:
-        UsageError: the folder's record differs in what the learners minimise, or the folder
-            cannot be written to.
+        UsageError: the folder's run minimises something else, or in batches of another size.
     """
     folder = Path(config.output_dir)
-    if (folder / RECORD).is_file():
-        _check_same(folder, objectives, "objectives")
-    record = {"liftplace": __version__, "settings": asdict(config), "objectives": objectives}
+    if not (folder / RECORD).is_file():
+        return
+    _check_same(folder, objectives, "objectives")
+    theirs = _read(folder, "effective_batch")
+    if theirs != effective_batch:
+        raise UsageError(
+            f"--output_dir {folder} holds another run: its steps see {theirs} images, not "
+            f"{effective_batch}: keep train_batch_size * gradient_accumulation_steps * processes"
+        )
+
+
+def claim_output_dir(config: RunConfig, objectives: dict[str, dict], effective_batch: int) -> None:
+    """Write the record of the run and config.yaml, which --config takes to do it again, into its
+    folder, which is made if need be.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    folder = Path(config.output_dir)
+    record = {
+        "liftplace": __version__,
+        "settings": asdict(config),
+        "objectives": objectives,
+        "effective_batch": effective_batch,
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{RECORD}.partial"
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, folder / RECORD)
+        _replace(folder / SETTINGS, yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
+        _replace(folder / RECORD, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"cannot write to --output_dir {folder}: {error.strerror}") from error
 
 
-def _check_same(folder: Path, ours: dict, part: str) -> None:
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _plain(settings: dict) -> dict:
+    return json.loads(json.dumps(settings))  # tuples become lists
+
+
+def _read(folder: Path, part: str):
     try:
-        theirs = json.loads((folder / RECORD).read_text(encoding="utf-8"))[part]
+        return json.loads((folder / RECORD).read_text(encoding="utf-8"))[part]
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"cannot read {folder / RECORD}, the record of the run") from error
-    ours = json.loads(json.dumps(ours))  # tuples become lists
+
+
+def _check_same(folder: Path, ours: dict, part: str) -> None:
+    ours, theirs = _plain(ours), _read(folder, part)
     for name in sorted((ours.keys() | theirs.keys()) - MAY_CHANGE_ON_RESUME):
         if ours.get(name) != theirs.get(name):
             raise UsageError(

@@ -73,9 +73,9 @@ def _convert(name: str, value, hint):
             if value in get_args(alternative) and isinstance(value, str):
                 return value
         elif get_origin(alternative) is tuple:
-            numbers = value if isinstance(value, (list, tuple)) else [value]
-            if all(type(number) is int for number in numbers):
-                return tuple(numbers)
+            items = value if isinstance(value, (list, tuple)) else [value]
+            if all(type(item) is get_args(alternative)[0] for item in items):
+                return tuple(items)
         elif alternative is float and type(value) in (int, float):
             return float(value)
         elif type(value) is alternative:
@@ -93,7 +93,8 @@ def _spell(alternatives) -> str:
         if get_origin(alternative) is Literal:
             words += get_args(alternative)
         elif get_origin(alternative) is tuple:
-            words.append("a list of integers")
+            kind = {int: "integers", str: "texts"}[get_args(alternative)[0]]
+            words.append(f"a list of {kind}")
         elif alternative is not types.NoneType:
             words.append({bool: "true or false", int: "an integer", float: "a number",
                           str: "text"}[alternative])  # fmt: skip

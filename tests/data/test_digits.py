@@ -57,3 +57,15 @@ def test_load_dataset_finds_the_digits():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(UsageError, match=message):
         load_dataset("digits", **arguments)
+
+
+def test_labels_are_the_digits():
+    dataset = load_dataset("digits", resolution=16, labels=True)
+    assert dataset.classes == tuple("0123456789")
+    assert dataset[4]["class_labels"] == dataset.labels[4]
+    assert dataset[4]["class_labels"].dtype == torch.int64
+
+
+def test_digits_have_no_captions():
+    with pytest.raises(UsageError, match="the digits have no captions"):
+        load_dataset("digits", resolution=16, captions=True)

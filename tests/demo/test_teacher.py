@@ -10,7 +10,7 @@ import pytest
 
 import liftplace.demo
 from liftplace.cli import main
-from liftplace.demo.measure import count_parameters
+from liftplace.students.report import count_parameters
 from liftplace.train import recipes
 from liftplace.train.models import load_model
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from liftplace.train.batches import ShuffledBatches, noisy_batches
-from tests.train.tiny import config_for, process
+from tests.train.tiny import config_for, encoder, process
 
 
 def test_every_image_once_an_epoch_in_a_new_order():
@@ -42,8 +42,11 @@ def test_noise_does_not_depend_on_how_the_batch_is_split(digits, prediction_type
     noise = type(process()).new(prediction_type)
     config = config_for("unused", max_train_steps=2, train_batch_size=8)
     halves = config_for("unused", max_train_steps=2, train_batch_size=4)
-    whole = list(noisy_batches(digits, noise, config, machine(0, 1), 0))
-    shares = [list(noisy_batches(digits, noise, halves, machine(rank, 2), 0)) for rank in (0, 1)]
+    whole = list(noisy_batches(digits, encoder(), noise, config, machine(0, 1), 0))
+    shares = [
+        list(noisy_batches(digits, encoder(), noise, halves, machine(rank, 2), 0))
+        for rank in (0, 1)
+    ]
     assert len(whole) == 4  # two steps of two parts
     for batch, *parts in zip(whole, *shares, strict=True):
         for name in ("noisy", "timesteps", "target"):
@@ -53,7 +56,7 @@ def test_noise_does_not_depend_on_how_the_batch_is_split(digits, prediction_type
 
 def test_flips_mirror_some_images_and_change_nothing_else(digits):
     plain, flipped = (
-        next(noisy_batches(digits, process(), config, machine(0, 1), 0))
+        next(noisy_batches(digits, encoder(), process(), config, machine(0, 1), 0))
         for config in (
             config_for("unused", random_flip=flip, train_batch_size=32) for flip in (False, True)
         )

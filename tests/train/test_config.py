@@ -18,6 +18,10 @@ from liftplace.train.config import MAY_CHANGE_ON_RESUME
         ({"weight": 2.0}, r"weight must be in \[0, 1\], got 2.0"),
         ({"group_size": 1}, "group_size must be at least 2, got 1"),
         ({"group_size": 4, "num_groups": 4}, "group_size or num_groups, not both"),
+        ({"eps": 1e-7, "eps_of_sum": 1e-7}, "eps or eps_of_sum, not both"),
+        ({"feature_weight": -1.0}, "feature_weight must be at least 0, got -1.0"),
+        ({"feature_mask": 0.0}, "feature_mask must be greater than 0, got 0.0"),
+        ({"kd_weight_schedule": "step"}, "one of constant, linear, cosine, got 'step'"),
         ({"student_block_out_channels": (8, 0)}, "one positive number a level"),
     ],
 )
@@ -30,10 +34,10 @@ def test_a_value_out_of_range_is_named(wrong, message):
     ("given", "message"),
     [
         ({}, "--output_dir is missing"),
-        ({"output_dir": "a"}, "--dataset_name digits or --train_data_dir"),
+        ({"output_dir": "a"}, "--dataset_name NAME or --train_data_dir"),
         (
             {"output_dir": "a", "dataset_name": "digits", "train_data_dir": "b"},
-            "--dataset_name digits or --train_data_dir",
+            "--dataset_name NAME or --train_data_dir",
         ),
         ({"output_dir": "a", "dataset_name": "digits"}, "--pretrained_teacher_name_or_path is mis"),
     ],
@@ -59,10 +63,9 @@ def test_exactly_one_student(given, message):
 
 
 def test_what_is_given_wins_over_the_preset():
-    config = DistillConfig(preset="dit", norm="l1")
-    assert config.option("norm", "other") == "l1"
-    assert config.option("task_weight", 1.0) == 0.1
-    assert DistillConfig().option("task_weight", 1.0) == 1.0
+    config = DistillConfig.of_preset("dit", norm="l1")
+    assert (config.norm, config.task_weight, config.learning_rate) == ("l1", 0.1, 2e-4)
+    assert DistillConfig().task_weight == 1.0
 
 
 @pytest.mark.parametrize("config_class", [DistillConfig, TrainConfig])

@@ -1,17 +1,27 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from accelerate import Accelerator
 
+from liftplace.families import families
 from liftplace.train import Learner, NonFiniteError, Objective
+from liftplace.train.checkpoint import Checkpoints
+from liftplace.train.features import NOTHING, Answer, choose_pairs, match_features
 from liftplace.train.models import load_model, predict
+from liftplace.train.teacher import Teacher
+from liftplace.train.variance import VariationalTerm
+from tests.families.tiny import tiny_model
 from tests.train.tiny import assert_same_weights, config_for, process, tiny_unet
 
 
-def learner(objective=None, **settings) -> Learner:
+def learner(objective=None, model=None, match=NOTHING, variational=None, **settings) -> Learner:
     config = config_for("unused", lr_warmup_steps=0, **settings)
-    made = Learner(tiny_unet(seed=1), objective or Objective("none"), config)
+    made = Learner(
+        model or tiny_unet(seed=1), objective or Objective("none"), config,
+        match=match, variational=variational,
+    )  # fmt: skip
     made.prepare(Accelerator(step_scheduler_with_optimizer=False))
     return made
 
@@ -98,7 +108,7 @@ def test_first_bad_step_is_remembered_with_its_cause(batch):
     trained = learner(Objective("place"))
     answer = torch.randn_like(batch.noisy)
     for step, teacher in ((1, answer), (2, answer * torch.nan), (3, answer)):
-        trained.accumulate(batch, teacher)
+        trained.accumulate(batch, Answer(teacher))
         trained.update(step)
     with pytest.raises(NonFiniteError, match="^step 2: coarse of student is not finite$"):
         trained.check_finite()
@@ -127,11 +137,101 @@ def test_bfloat16_trains_float32_weights(batch):
     config = config_for("unused", lr_warmup_steps=0)
     trained = Learner(tiny_unet(seed=1), Objective("place"), config)
     trained.prepare(Accelerator(mixed_precision="bf16", step_scheduler_with_optimizer=False))
-    trained.accumulate(batch, torch.randn_like(batch.noisy).bfloat16())
+    trained.accumulate(batch, Answer(torch.randn_like(batch.noisy).bfloat16()))
     metrics = trained.update(1)
     trained.check_finite()
     assert all(value.dtype == torch.float32 for value in metrics.values())
     assert trained.parameters[0].dtype == torch.float32
     other = learner(Objective("place"))
-    other.accumulate(batch, torch.randn_like(batch.noisy))
+    other.accumulate(batch, Answer(torch.randn_like(batch.noisy)))
     assert other.update(1)["loss"] != metrics["loss"]
+
+
+def with_features(**settings):
+    """A narrow student whose blocks are compared with a teacher's, and that teacher."""
+    student, teacher = tiny_unet(seed=1, block_out_channels=(4, 4)), tiny_unet()
+    pairs = choose_pairs(student, teacher)
+    match = match_features(student, teacher, pairs, seed=0, always=False)
+    made = learner(Objective("mse", feature_weight=0.5), student, match, **settings)
+    return made, Teacher(teacher, torch.device("cpu"), blocks=made.teacher_blocks)
+
+
+def test_adapters_are_trained_with_the_student(batch):
+    trained, teacher = with_features(use_ema=True)
+    before = [weight.clone() for weight in trained.parameters]
+    features = []
+    for step in range(1, 13):
+        trained.accumulate(batch, teacher(batch))
+        features.append(trained.update(step)["feature"].item())
+    assert features[-1] < 0.7 * features[0]
+    for weight, was in zip(trained.parameters, before, strict=True):
+        assert not torch.equal(weight, was)
+    adapters = list(trained.trainee.adapters.parameters())
+    assert len(adapters) == 2 * len(trained.trainee.pairs) == 10
+    assert len(trained.averaged) == len(trained.ema.shadow_params)
+    assert len(trained.parameters) == len(trained.averaged) + len(adapters)
+    trained.check_finite()
+
+
+def test_adapters_are_checkpointed_and_not_saved(batch, tmp_path):
+    one, teacher = with_features()
+    one.accumulate(batch, teacher(batch))
+    one.update(1)
+    Checkpoints(tmp_path / "run").save(one._accelerator, [one], 1)
+    other, _ = with_features()
+    for weight in other.parameters:
+        torch.nn.init.zeros_(weight)
+    Checkpoints(tmp_path / "run").load(tmp_path / "run/checkpoint-1", other._accelerator, [other])
+    assert_same_weights(one.trainee, other.trainee)
+    one.save(tmp_path / "result", process())
+    saved = load_model(tmp_path / "result").model
+    assert saved.state_dict().keys() == tiny_unet().state_dict().keys()
+
+
+def test_an_adapter_that_is_not_finite_stops_the_run(batch):
+    trained, _ = with_features()
+    trained.trainee.adapters[0].weight.data[0] = torch.nan
+    with pytest.raises(NonFiniteError, match="step 2: a weight of student is not finite"):
+        trained.check_weights_finite(2)
+
+
+def test_a_learned_variance_is_trained():
+    model = tiny_model("DiTTransformer2DModel")
+    noisy, _, conditions = families()["DiTTransformer2DModel"].example(model.config, batch=2)
+    noised = process().noise_images(noisy, torch.tensor([0, 300]), torch.randn_like(noisy))
+    noised = replace(noised, conditions=conditions)
+    trained = learner(Objective("none"), model, variational=VariationalTerm(process()),
+                      use_ema=False)  # fmt: skip
+    values = []
+    for step in range(1, 13):
+        trained.accumulate(noised, None)
+        values.append({name: value.item() for name, value in trained.update(step).items()})
+    assert values[-1]["variance"] < 0.8 * values[0]["variance"]
+    assert values[0]["loss"] == pytest.approx(values[0]["task"] + values[0]["variance"], rel=1e-5)
+
+
+def test_learning_rate_falls_to_its_minimum():
+    settings = {"learning_rate": 2e-4, "lr_min": 1e-4, "lr_scheduler": "cosine"}
+    config = replace(config_for("unused", **settings), lr_warmup_steps=2, max_train_steps=10)
+    schedule = Learner(tiny_unet(), Objective("none"), config).schedule
+    rates = []
+    for _ in range(11):
+        rates.append(schedule.get_last_lr()[0])
+        schedule.optimizer.step()
+        schedule.step()
+    assert rates[:3] == pytest.approx([0.0, 1e-4, 2e-4])
+    assert rates[6] == pytest.approx(1.5e-4)
+    assert rates[10] == pytest.approx(1e-4)
+
+
+def test_average_with_a_constant_decay(batch):
+    trained = learner(use_ema=True, ema_max_decay=0.9, ema_min_decay=0.9)
+    for step in (1, 2, 3):
+        trained.accumulate(batch, None)
+        trained.update(step)
+        if step == 1:  # where the average starts
+            average = [weight.detach().clone() for weight in trained.parameters]
+        for mean, weight in zip(average, trained.parameters, strict=True):
+            mean.lerp_(weight.detach(), 0.1)
+    for mean, shadow in zip(average, trained.ema.shadow_params, strict=True):
+        torch.testing.assert_close(mean, shadow)

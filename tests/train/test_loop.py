@@ -14,7 +14,14 @@ from liftplace.errors import UsageError
 from liftplace.train import CheckpointError, NonFiniteError, TrainingInterrupted, fit
 from liftplace.train import checkpoint as checkpoint_module
 from liftplace.train.metrics import read_metrics
-from tests.train.tiny import assert_same_weights, config_for, learner_for, process, tiny_unet
+from tests.train.tiny import (
+    assert_same_weights,
+    config_for,
+    encoder,
+    learner_for,
+    process,
+    tiny_unet,
+)
 
 IMAGES_A_STEP = 8
 
@@ -55,6 +62,7 @@ def run(folder, dataset, losses=("place", "none"), teacher=None, **settings):
     fit(
         learners,
         dataset=dataset,
+        encoder=encoder(),
         process=process(),
         config=config,
         teacher=teacher or tiny_unet(),
@@ -173,7 +181,8 @@ def test_average_that_is_not_finite_is_not_saved(tmp_path, digits):
         learner.ema.shadow_params[0].fill_(torch.nan)
 
     with pytest.raises(NonFiniteError, match="^step 3: a weight of none is not finite"):
-        fit([learner], dataset=Disturbed(digits, 2, spoil), process=process(), config=config)
+        fit([learner], dataset=Disturbed(digits, 2, spoil), encoder=encoder(), process=process(),
+            config=config)  # fmt: skip
     assert checkpoints(tmp_path) == []
 
 
@@ -262,7 +271,9 @@ def test_run_can_be_prolonged(tmp_path, digits):
 
 def test_what_does_not_go_together_is_refused(tmp_path, digits):
     config = config_for(tmp_path / "run")
-    pair = {"dataset": digits, "process": process(), "config": config}
+    pair = {
+        "dataset": digits, "encoder": encoder(), "process": process(), "config": config
+    }  # fmt: skip
     with pytest.raises(ValueError, match="learners need different names, got"):
         fit([learner_for(config), learner_for(config)], teacher=tiny_unet(), **pair)
     with pytest.raises(ValueError, match="teacher is None"):

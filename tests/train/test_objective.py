@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from liftplace import lift_loss, place_loss
 from liftplace.train import Objective
+from liftplace.train.features import feature_loss
 from liftplace.train.objective import ramp
 
 SHAPE = (3, 2, 4, 4)
@@ -92,3 +93,73 @@ def test_ramp_sets_the_weight(outputs):
     student, target, teacher = outputs
     terms = Objective("place", weight="linear")(student, target, teacher, progress=0.25)
     assert terms["weight"].item() == 0.25
+
+
+def hidden_pair(outputs):
+    student, target, teacher = outputs
+    return [(student[:, :1], teacher[:, :1]), (student[:, 1:], target[:, 1:])]
+
+
+@pytest.mark.parametrize("loss", ["none", "mse", "lift", "place"])
+@pytest.mark.parametrize("reduction, factor", [("mean", 1), ("sum", 16)])
+def test_features_join_any_loss(outputs, loss, reduction, factor):
+    student, target, teacher = outputs
+    with_features = Objective(loss, feature_weight=0.25, reduction=reduction)
+    assert with_features.needs_teacher
+    terms = with_features(student, target, teacher, features=hidden_pair(outputs))
+    plain = Objective(loss, reduction=reduction)(student, target, teacher)
+    feature = F.mse_loss(student[:, :1], teacher[:, :1]) + F.mse_loss(student[:, 1:], target[:, 1:])
+    same(terms["feature"], factor * feature.detach())
+    same(terms["loss"], plain["loss"] + 0.25 * factor * feature)
+    assert terms.keys() == {*plain, "feature"}
+    assert [name for name, term in terms.items() if term.requires_grad] == ["loss"]
+
+
+def test_the_mask_reaches_the_features(outputs):
+    student, target, teacher = outputs
+    objective = Objective("none", feature_weight=1.0, feature_mask=1.0)
+    masked = objective(student, target, teacher, features=hidden_pair(outputs))["feature"]
+    same(masked, feature_loss(hidden_pair(outputs), mask=1.0).detach())
+
+
+@pytest.mark.parametrize("reduction, factor", [("mean", 1), ("sum", 32)])
+def test_a_learned_variance_is_part_of_the_task(outputs, reduction, factor):
+    student, target, teacher = outputs
+    variance = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
+    objective = Objective("mse", 0.1, 0.9, reduction=reduction, variance_weight=0.5)
+    terms = objective(student, target, teacher, variance=variance)
+    plain = objective(student, target, teacher)
+    same(terms["variance"], torch.tensor(3.0 * factor))
+    same(terms["task"], plain["task"])
+    same(terms["loss"], plain["loss"] + 0.1 * 0.5 * 3.0 * factor)
+    (gradient,) = torch.autograd.grad(terms["loss"], variance)
+    same(gradient, torch.full((3,), 0.05 * factor / 3))
+
+
+@pytest.mark.parametrize("term", ["task", "kd", "feature"])
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [4.0, 4.0, 4.0, 4.0]), ("linear", [4.0, 3.25, 2.5, 1.0]),
+     ("cosine", [4.0, 3.5607, 2.5, 1.0])],
+)  # fmt: skip
+def test_weights_have_schedules(term, schedule, expected):
+    given = {f"{term}_weight": 4.0, f"{term}_weight_schedule": schedule, f"{term}_weight_end": 1.0}
+    objective = Objective(**given)
+    weights = [objective.weight_of(term, progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+    assert weights == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_schedule_sets_the_share_of_its_term_only(outputs):
+    student, target, teacher = outputs
+    objective = Objective("mse", kd_weight=2.0, kd_weight_schedule="linear", kd_weight_end=0.0)
+    task, kd = F.mse_loss(student, target), F.mse_loss(student, teacher)
+    for progress in (0.0, 0.75, 1.0):
+        terms = objective(student, target, teacher, progress=progress)
+        same(terms["kd"], kd.detach())
+        same(terms["loss"], task + 2.0 * (1 - progress) * kd)
+
+
+def test_features_that_only_come_later_need_the_teacher():
+    later = Objective("none", feature_weight_schedule="linear", feature_weight_end=1.0)
+    assert later.has_features and later.needs_teacher
+    assert not Objective("none", feature_weight_end=1.0).needs_teacher

@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,10 @@ from PIL import Image
 from liftplace.errors import UsageError
 from liftplace.train import DistillConfig, TrainConfig, distill, train
 from liftplace.train.metrics import read_metrics
-from liftplace.train.models import save_pipeline
-from liftplace.train.recipes import objective_of
+from liftplace.train.models import LoadedModel
+from liftplace.train.recipes import _match, _variational, objective_of
+from liftplace.train.result import save_pipeline
+from tests.families.tiny import tiny_model
 from tests.train.tiny import assert_same_weights, config_for, process, tiny_unet
 
 
@@ -144,38 +148,67 @@ def test_distill_refuses(tmp_path, teacher_folder, changes, message):
     assert not (tmp_path / "run").exists()
 
 
-def options(**given) -> dict:
-    objective = objective_of(DistillConfig(**given), channels=3, resolution=32)
-    names = ("reduction", "norm", "eps", "task_weight", "kd_weight")
-    return {name: getattr(objective, name) for name in names}
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, ("mean", "l1", 1e-7, 1, 1)),
-        ({"preset": "ddpm"}, ("sum", "l1", 1e-7, 1, 1)),
-        ({"preset": "sd"}, ("mean", "l1", 1e-8 / 16, 1, 1)),
-        ({"preset": "sd", "group_size": 64}, ("mean", "l1", 1e-8 / 64, 1, 1)),
-        ({"preset": "sd", "num_groups": 8}, ("mean", "l1", 1e-8 / 128, 1, 1)),
-        ({"preset": "dit"}, ("mean", "l2", 1e-4 / 16, 0.1, 0.9)),
-        ({"preset": "dit", "loss": "lift"}, ("mean", "l2", 1e-4 / 1024, 0.1, 0.9)),
-        (
-            {"preset": "dit", "loss": "lift", "scope": "sample"},
-            ("mean", "l2", 1e-4 / 3072, 0.1, 0.9),
-        ),
-        (
-            {"preset": "dit", "norm": "l1", "eps": 0.5, "task_weight": 0.0},
-            ("mean", "l1", 0.5, 0, 0.9),
-        ),
-    ],
-)
-def test_presets(given, expected):
-    assert tuple(options(**given).values()) == pytest.approx(expected)
-
-
 def test_other_options_reach_the_objective():
     config = DistillConfig(loss="lift", scope="sample", weight=0.5, terms="fine", impl="torch")
     objective = objective_of(config, channels=3, resolution=32)
     assert (objective.loss, objective.scope, objective.weight) == ("lift", "sample", 0.5)
     assert (objective.terms, objective.impl) == ("fine", "torch")
+
+
+def feature_run(folder, teacher_folder, **changes):
+    config = config_for(
+        folder,
+        pretrained_teacher_name_or_path=str(teacher_folder),
+        feature_weight=0.5,
+        feature_weight_schedule="cosine",
+        max_train_steps=4,
+        checkpointing_steps=2,
+        **changes,
+    )
+    distill(config)
+    return DDPMPipeline.from_pretrained(folder).unet, read_metrics(folder / "metrics.jsonl")
+
+
+def test_a_resumed_run_has_its_adapters_again(tmp_path, teacher_folder):
+    student, metrics = feature_run(tmp_path / "whole", teacher_folder)
+    assert all(line["feature"] > 0 for line in metrics)
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoint-4")
+    resumed, lines = feature_run(
+        tmp_path / "resumed", teacher_folder, resume_from_checkpoint="latest"
+    )
+    assert_same_weights(resumed, student)
+    assert lines == metrics
+
+
+def loaded(class_name, folder="no folder", **changes) -> LoadedModel:
+    return LoadedModel(tiny_model(class_name, **changes), None, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("class_name", "weight", "trains"),
+    [
+        ("DiTTransformer2DModel", None, True),
+        ("DiTTransformer2DModel", 0.0, False),
+        ("PixArtTransformer2DModel", None, False),
+        ("PixArtTransformer2DModel", 0.5, True),
+        ("SD3Transformer2DModel", 1.0, False),
+    ],
+)
+def test_a_variance_is_trained_where_samplers_read_it(class_name, weight, trains):
+    config = DistillConfig(variance_weight=weight)
+    term = _variational(config, loaded(class_name), process())
+    assert (term is not None) == trains
+
+
+def test_layer_map_of_the_student_s_folder_names_the_pairs(tmp_path):
+    teacher = loaded("DiTTransformer2DModel")
+    blocks = list(teacher.family.blocks(teacher.model))
+    layer_map = {blocks[0]: blocks[0], blocks[1]: blocks[2]}
+    record = json.dumps({"layer_map": layer_map})
+    (tmp_path / "liftplace_config.json").write_text(record, encoding="utf-8")
+    student = loaded("DiTTransformer2DModel", tmp_path, num_layers=2)
+    assert dict(_match(DistillConfig(), student, teacher).pairs) == layer_map
+    by_position = DistillConfig(feature_layers=("by_position",))
+    pairs = dict(_match(by_position, student, teacher).pairs)
+    assert pairs == {blocks[0]: blocks[1], blocks[1]: blocks[3]}

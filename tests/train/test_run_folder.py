@@ -3,7 +3,15 @@ from dataclasses import replace
 import pytest
 
 from liftplace.errors import UsageError
-from liftplace.train.run_folder import RECORD, check_output_dir, claim_output_dir
+from liftplace.train.config import DistillConfig
+from liftplace.train.run_folder import (
+    RECORD,
+    SETTINGS,
+    check_output_dir,
+    check_same_run,
+    claim_output_dir,
+)
+from liftplace.train.settings import read_yaml
 from tests.train.tiny import config_for
 
 OBJECTIVES = {"student": {"loss": "place", "eps": 1e-7}}
@@ -23,28 +31,37 @@ def test_new_and_empty_folders_may_be_claimed(config, tmp_path):
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     check_output_dir(config)
-    claim_output_dir(config, OBJECTIVES)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [RECORD]
+    claim_output_dir(config, OBJECTIVES, 8)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [SETTINGS, RECORD]
+
+
+def test_config_yaml_gives_the_run_again(config, tmp_path):
+    claim_output_dir(config, OBJECTIVES, 8)
+    settings = read_yaml(tmp_path / "run" / SETTINGS, DistillConfig)
+    assert DistillConfig(**settings) == config
 
 
 def test_folder_of_another_run_is_refused_and_left_alone(config, tmp_path):
-    claim_output_dir(config, OBJECTIVES)
+    claim_output_dir(config, OBJECTIVES, 8)
     record = (tmp_path / "run" / RECORD).read_bytes()
     with pytest.raises(UsageError, match="holds another run.*--resume_from_checkpoint latest"):
         check_output_dir(config)
     with pytest.raises(UsageError, match="holds another run: its learning_rate is 0.01, not 0.5"):
         check_output_dir(resumed(config, learning_rate=0.5))
     with pytest.raises(UsageError, match="holds another run: its student is"):
-        claim_output_dir(resumed(config), {"student": {"loss": "mse"}})
+        check_same_run(resumed(config), {"student": {"loss": "mse"}}, 8)
+    with pytest.raises(UsageError, match="its steps see 8 images, not 16: keep train_batch_size"):
+        check_same_run(resumed(config), OBJECTIVES, 16)
     assert (tmp_path / "run" / RECORD).read_bytes() == record
 
 
 def test_same_run_may_be_resumed_and_prolonged(config):
-    claim_output_dir(config, OBJECTIVES)
+    claim_output_dir(config, OBJECTIVES, 8)
     check_output_dir(resumed(config))
     longer = resumed(config, max_train_steps=60, checkpointing_steps=7)
     check_output_dir(longer)
-    claim_output_dir(longer, OBJECTIVES)
+    check_same_run(longer, OBJECTIVES, 8)
+    claim_output_dir(longer, OBJECTIVES, 8)
 
 
 @pytest.mark.parametrize("resume", [None, "latest"])
@@ -64,11 +81,11 @@ def test_file_in_place_of_the_folder(config, tmp_path):
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write to --output_dir"):
-        claim_output_dir(config_for(tmp_path / "file" / "run"), OBJECTIVES)
+        claim_output_dir(config_for(tmp_path / "file" / "run"), OBJECTIVES, 8)
 
 
 def test_damaged_record(config, tmp_path):
-    claim_output_dir(config, OBJECTIVES)
+    claim_output_dir(config, OBJECTIVES, 8)
     (tmp_path / "run" / RECORD).write_text("{")
     with pytest.raises(UsageError, match="cannot read .*run.json"):
         check_output_dir(resumed(config))

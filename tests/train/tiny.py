@@ -5,7 +5,9 @@ from dataclasses import replace
 import torch
 from diffusers import UNet2DModel
 
+from liftplace.data.encoder import Encoder
 from liftplace.train import DistillConfig, Learner, NoiseProcess, Objective
+from liftplace.train.models import LoadedModel
 
 RESOLUTION = 8
 
@@ -52,6 +54,11 @@ def learner_for(config: DistillConfig, loss: str = "place", **changes) -> Learne
     """A student with dropout, so that its random numbers count too."""
     model = tiny_unet(seed=1, block_out_channels=(4, 4), dropout=0.1)
     return Learner(model, Objective(loss, **changes), config, name=loss)
+
+
+def encoder() -> Encoder:
+    """Of a model of pixels."""
+    return Encoder(LoadedModel(tiny_unet(), None, "no folder"))
 
 
 def process() -> NoiseProcess:

@@ -1,0 +1,5 @@
+"""python -m liftplace, and so accelerate launch -m liftplace."""
+
+from liftplace.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""The settings of `liftplace encode`; apart, so that its flags wait for no model library."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from liftplace.errors import UsageError
+from liftplace.train.settings import check_types
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig:
+    """Keep a dataset's latents and text embeddings on disk.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range, with its name.
+    """
+
+    pretrained_teacher_name_or_path: str = ""
+    """Folder of the teacher's pipeline, or its name on the Hugging Face Hub."""
+    output_dir: str = ""
+    """Folder of the cache: new, empty, or one to go on with. Give it as --train_data_dir then."""
+
+    dataset_name: str | None = None
+    """A dataset's name on the Hugging Face Hub."""
+    dataset_config_name: str | None = None
+    """Configuration of that dataset."""
+    train_data_dir: str | None = None
+    """Folder of images, instead of --dataset_name."""
+    image_column: str = "image"
+    caption_column: str = "text"
+    label_column: str = "label"
+    """Columns of a dataset of the Hub, and caption's name in metadata.jsonl."""
+    resolution: int | None = None
+    """Height and width of the images; by default those that the model works at."""
+    center_crop: bool = False
+    """Cut the central square out of an image, instead of scaling the whole of it to a square."""
+    dataloader_num_workers: int = 0
+    """Processes that read images; 0 reads them in the main process."""
+
+    batch_size: int = 16
+    """Images that are encoded at a time."""
+    shard_size: int = 1024
+    """Images a file of the cache; as many are held in memory."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Type to compute and to store in; no is float32."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name, smallest in {
+            "batch_size": 1,
+            "shard_size": 1,
+            "dataloader_num_workers": 0,
+        }.items():
+            if getattr(self, name) < smallest:
+                raise UsageError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
+        if self.resolution is not None and self.resolution < 1:
+            raise UsageError(f"resolution must be at least 1, got {self.resolution}")
+
+    def check_complete(self) -> None:
+        """Raises UsageError if what has no default was not given."""
+        if not self.pretrained_teacher_name_or_path:
+            raise UsageError("--pretrained_teacher_name_or_path is missing: name the teacher")
+        if not self.output_dir:
+            raise UsageError("--output_dir is missing: name the folder of the cache")
+        if (self.dataset_name is None) == (self.train_data_dir is None):
+            raise UsageError("give either --dataset_name NAME or --train_data_dir FOLDER")

@@ -1,0 +1,72 @@
+"""`liftplace sample`: a grid of samples of a saved model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from liftplace.errors import UsageError
+from liftplace.train.settings import check_types
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Sample images from a saved model into one PNG."""
+
+    model: str = ""
+    """Folder of the model, or its name on the Hugging Face Hub."""
+    output: str = "grid.png"
+    """The PNG, which must not exist yet."""
+    num_samples: int = 64
+    num_inference_steps: int = 25
+    seed: int = 0
+    batch_size: int = 64
+    resolution: int | None = None
+    """Height and width of the images; by default those that the model works at."""
+    class_labels: tuple[int, ...] | None = None
+    """Classes of the samples, in turn; by default all of the model's."""
+    prompts: tuple[str, ...] | None = None
+    """Captions of the samples, in turn; for models that take text."""
+    guidance_scale: float = 1.0
+    """Classifier-free guidance; 1 is none."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("num_samples", "num_inference_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}")
+
+    def check_complete(self) -> None:
+        """Raises UsageError if there is no model, or the picture cannot be written."""
+        if not self.model:
+            raise UsageError("--model is missing: name the folder of a model")
+        output = Path(self.output)
+        if output.exists():
+            raise UsageError(f"--output {output} exists: name a new file")
+        if not output.parent.is_dir():
+            raise UsageError(f"--output {output}: there is no folder {output.parent}")
+
+
+def sample(config: SampleConfig) -> None:
+    """Write the grid.
+
+    Raises:
+        UsageError: no such model, or conditions that it does not take.
+    """
+    from liftplace.data.encoder import Encoder
+    from liftplace.evaluate.pictures import save_grid
+    from liftplace.evaluate.sampler import Sampler
+    from liftplace.train.models import load_model
+
+    loaded = load_model(config.model)
+    sampler = Sampler(loaded.process(), Encoder(loaded, config.resolution))
+    images = sampler.sample(
+        loaded.model.eval(),
+        num_samples=config.num_samples,
+        num_inference_steps=config.num_inference_steps,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        class_labels=config.class_labels,
+        prompts=config.prompts,
+        guidance_scale=config.guidance_scale,
+    )
+    save_grid(images, config.output)
+    print(f"{config.output}: {config.num_samples} samples of {config.model}")

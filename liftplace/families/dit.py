@@ -1,0 +1,40 @@
+"""DiTTransformer2DModel: class-conditional, with a learned variance."""
+
+from liftplace.families.transformer import Transformer, Wires, inner_dim, position_code_channels
+
+
+class DiT(Transformer):
+    class_name = "DiTTransformer2DModel"
+    trains_variance = True
+
+    def num_classes(self, config):
+        return config["num_embeds_ada_norm"]
+
+    def null_class(self, config):
+        return config["num_embeds_ada_norm"]
+
+    def predict(self, model, noisy, timesteps, conditions):
+        return model(noisy, timestep=timesteps, return_dict=False, **conditions)[0]
+
+    def wire(self, teacher, student_config):
+        # The position code is computed from the width and not saved: it decides what stays.
+        code = position_code_channels(inner_dim(teacher.config), inner_dim(student_config))
+        wires = Wires(teacher, student_config, stream=code)
+        stream = wires.stream
+        wires.linear("pos_embed.proj", outputs=(stream,))
+        for block in self.blocks(teacher):
+            condition = wires.space(f"{block}.condition")  # each block embeds time and class itself
+            wires.embedder(f"{block}.norm1.emb.timestep_embedder", condition)
+            wires.wiring.axis(
+                f"{block}.norm1.emb.class_embedder.embedding_table.weight", 1, condition
+            )
+            wires.modulation(f"{block}.norm1.linear", condition, stream)
+            wires.attention(f"{block}.attn1", (stream,))
+            wires.norm(f"{block}.norm3", stream)
+            wires.feed_forward(f"{block}.ff", stream)
+        wires.modulation("proj_out_1", "transformer_blocks.0.condition", stream)
+        wires.linear("proj_out_2", (stream,))
+        return wires.wiring
+
+
+FAMILY = DiT()

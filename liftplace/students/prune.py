@@ -1,0 +1,164 @@
+"""`liftplace prune`: a small student of a teacher."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from liftplace import __version__
+from liftplace.errors import UsageError
+from liftplace.students.width import check_width
+from liftplace.train.settings import check_types
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig:
+    """Make a small student of a teacher, with the teacher's weights.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range, with its name.
+    """
+
+    pretrained_teacher_name_or_path: str = ""
+    """Folder of the teacher, or its name on the Hugging Face Hub."""
+    output_dir: str = ""
+    """Folder of the student: new or empty."""
+
+    width: float | None = None
+    """Share of every stage's channels, or of the heads, that stays: more than 0, at most 1."""
+    drop_blocks: Literal["bk-base", "bk-small", "bk-tiny"] | None = None
+    """Leave out blocks of a Stable Diffusion U-Net as BK-SDM does."""
+    keep_layers: tuple[int, ...] | str | None = None
+    """Blocks of a transformer that stay, like 0,2,4, counted from 0 through all of its lists."""
+    depth: int | None = None
+    """How many blocks of a transformer stay, instead of --keep_layers; its lists share them in
+    proportion."""
+    layer_selection: Literal["even", "importance"] = "even"
+    """Which those are: spread evenly, or the ones whose absence changes the output most, on the
+    dataset or without one on noise."""
+    importance: Literal["magnitude", "taylor"] = "magnitude"
+    """Which channels stay: those of the largest weights, or those whose absence would change the
+    loss on the dataset most."""
+    random_init: bool = False
+    """New random weights instead of the teacher's."""
+    seed: int = 0
+    """Of the random weights, and of the noise on the images."""
+
+    dataset_name: str | None = None
+    """For taylor and importance: digits, or a dataset's name on the Hugging Face Hub."""
+    dataset_config_name: str | None = None
+    """Configuration of that dataset."""
+    train_data_dir: str | None = None
+    """Folder of images, or one that liftplace encode wrote, instead of --dataset_name."""
+    image_column: str = "image"
+    caption_column: str = "text"
+    label_column: str = "label"
+    """Columns of a dataset of the Hub, and caption's name in metadata.jsonl."""
+    resolution: int | None = None
+    """Height and width of the images; by default those that the model works at."""
+    center_crop: bool = False
+    """Cut the central square out of an image, instead of scaling the whole of it to a square."""
+    train_batch_size: int = 8
+    """Images a batch."""
+    num_batches: int = 8
+    """Batches by which channels or layers are measured."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        object.__setattr__(self, "keep_layers", _numbers(self.keep_layers))
+        for name, least in (("depth", 1), ("seed", 0), ("train_batch_size", 1),
+                            ("num_batches", 1), ("resolution", 1)):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be at least {least}, got {value}")
+        if self.width is not None:
+            check_width(self.width)
+
+    @property
+    def has_data(self) -> bool:
+        return self.dataset_name is not None or self.train_data_dir is not None
+
+    def check_complete(self) -> None:
+        """Raises UsageError if what has no default was not given, or things do not go together."""
+        if not self.pretrained_teacher_name_or_path:
+            raise UsageError("--pretrained_teacher_name_or_path is missing: name the teacher")
+        if not self.output_dir:
+            raise UsageError("--output_dir is missing: name the folder of the student")
+        folder = Path(self.output_dir)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"--output_dir {folder} exists: name a new folder")
+        asked = (self.width, self.drop_blocks, self.keep_layers, self.depth)
+        if all(each is None for each in asked):
+            raise UsageError(
+                "nothing to prune: give --width, --drop_blocks, --keep_layers or --depth"
+            )
+        if self.keep_layers is not None and self.depth is not None:
+            raise UsageError("give --keep_layers or --depth, not both")
+        if self.dataset_name is not None and self.train_data_dir is not None:
+            raise UsageError("give --dataset_name or --train_data_dir, not both")
+        if self.layer_selection == "importance" and self.depth is None:
+            raise UsageError("--layer_selection importance chooses layers: give --depth")
+        if self.importance == "taylor" and (self.width is None or self.random_init):
+            raise UsageError(
+                "--importance taylor chooses channels: give --width, without --random_init"
+            )
+        if self.importance == "taylor" and not self.has_data:
+            raise UsageError(
+                "--importance taylor needs images: give --train_data_dir or --dataset_name"
+            )
+
+
+def prune(config: PruneConfig) -> None:
+    """Write the student into `config.output_dir`, a model folder of diffusers with
+    liftplace_config.json, and print what it costs.
+
+    Raises:
+        UsageError: whatever is wrong with the settings, the teacher or the data. Nothing is left
+            in the folder then.
+    """
+    from liftplace.students.build import build_student
+    from liftplace.students.report import check_trains, compare
+    from liftplace.train.models import load_model
+    from liftplace.train.result import RECORD
+
+    config.check_complete()
+    teacher = load_model(config.pretrained_teacher_name_or_path)
+    student, layer_map = build_student(config, teacher)
+    check_trains(student, config.seed)
+    record = {
+        "liftplace": __version__,
+        "teacher": config.pretrained_teacher_name_or_path,
+        "prune": asdict(config),
+        "layer_map": layer_map,
+    }
+    with _new_folder(Path(config.output_dir)) as folder:
+        student.save_pretrained(folder)
+        text = json.dumps(record, indent=2) + "\n"
+        (folder / RECORD).write_text(text, encoding="utf-8")
+    print(compare(student, teacher.model))
+    print(f"{config.output_dir}: give it as --student to liftplace distill")
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder that gets its name when everything is in it."""
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    os.replace(partial, folder)
+
+
+def _numbers(layers: tuple[int, ...] | str | None) -> tuple[int, ...] | None:
+    """0,2,4 as numbers."""
+    if not isinstance(layers, str):
+        return layers
+    try:
+        return tuple(int(number) for number in layers.split(","))
+    except ValueError as error:
+        raise UsageError(f"keep_layers must be numbers like 0,2,4, got {layers!r}") from error

@@ -1,0 +1,81 @@
+"""What a student costs beside its teacher, and whether it can be trained."""
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from liftplace.errors import UsageError
+from liftplace.families import family_of_model
+
+TOKENS = 77  # of text: a CLIP prompt
+LATENTS = 128  # height and width where a model has none of its own: 1024 pixels
+LARGEST_CHECK = 32  # height and width; a forward and backward of the whole size may not fit
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def count_macs(model: nn.Module) -> int:
+    """Multiply-accumulates of one forward pass of one image or latent: convolutions and matrix
+    products, attention included. Nothing is computed, and no memory taken.
+
+    The size is the model's own, or 128 x 128 latents where it has none; text has 77 tokens.
+    """
+    family = family_of_model(model)
+    size = family.sample_size(model.config) or LATENTS
+    blank = family.skeleton(model.config).eval()
+    with torch.device("meta"):
+        inputs = family.example(model.config, size=size, tokens=TOKENS)
+    # Counted there, because attention is one operation without a formula on a CPU.
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        family.predict(blank, *inputs)
+    return counter.get_total_flops() // 2
+
+
+def compare(student: nn.Module, teacher: nn.Module) -> str:
+    """A table of parameters and multiply-accumulates, and the student's share of the teacher's."""
+    counts = {
+        "parameters": [count_parameters(model) for model in (teacher, student)],
+        "MACs": [count_macs(model) for model in (teacher, student)],
+    }
+    rows = [("", "teacher", "student", "share")]
+    for name, (theirs, ours) in counts.items():
+        rows.append((name, f"{theirs:,}", f"{ours:,}", f"{ours / theirs:.1%}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        f"{row[0]:<{widths[0]}}"
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    )
+
+
+def check_trains(student: nn.Module, seed: int = 0) -> None:
+    """One forward and backward on random inputs, at most 32 x 32 in size.
+
+    Raises:
+        UsageError: an output of another shape than the config says, or an output or gradient that
+            is not finite.
+    """
+    family, config = family_of_model(student), student.config
+    size = min(family.sample_size(config) or LARGEST_CHECK, LARGEST_CHECK)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        noisy, timesteps, conditions = family.example(config, size=size)
+    to = {"device": student.device, "dtype": student.dtype}
+    conditions = {
+        name: value.to(**to) if value.is_floating_point() else value.to(student.device)
+        for name, value in conditions.items()
+    }
+    output = family.predict(student, noisy.to(**to), timesteps.to(student.device), conditions)
+    expected = (1, family.out_channels(config), size, size)
+    if output.shape != expected:
+        raise UsageError(f"the student's output is {tuple(output.shape)}, need {expected}")
+    gradients = torch.autograd.grad(
+        output.float().square().mean(), list(student.parameters()), allow_unused=True
+    )
+    finite = [torch.isfinite(value).all() for value in (output, *gradients) if value is not None]
+    if not all(finite):
+        raise UsageError(
+            "the student's forward and backward are not finite: check the teacher's weights"
+        )

@@ -1,0 +1,59 @@
+"""Narrow students: every stage with a fraction of the teacher's channels or heads."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from liftplace.errors import UsageError
+from liftplace.families import Family
+from liftplace.students.spaces import Wiring
+
+
+def narrow(
+    teacher: nn.Module, family: Family, width: float, *, scores: Mapping[str, Tensor]
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A student that keeps the teacher's most important channels and their weights.
+
+    Args:
+        teacher: a diffusers model of the family.
+        width: share of the channels or heads that stays, in (0, 1].
+        scores: importance of each weight by its parameter's name; see `students.importance`.
+
+    Returns:
+        The student, a diffusers model in the teacher's dtype on its device, and the indices that
+        it keeps of each channel space.
+
+    Raises:
+        UsageError: a width that the model's norm groups and heads do not allow.
+    """
+    check_width(width)
+    config = family.narrow_config(teacher.config, width)
+    wiring = family.wire(teacher, config)
+    indices = wiring.indices(scores)
+    with torch.random.fork_rng(devices=[]):  # its first weights are thrown away
+        student = family.model_class(**config)
+    student.load_state_dict(sliced(teacher, student, wiring, indices), assign=True)
+    return student.to(teacher.device), indices
+
+
+def check_width(width: float) -> None:
+    """Raises UsageError for a share that is none."""
+    if not 0 < width <= 1:
+        raise UsageError(f"width must be more than 0 and at most 1, got {width}")
+
+
+def sliced(
+    teacher: nn.Module, student: nn.Module, wiring: Wiring, indices: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The teacher's weights cut to the student's shapes.
+
+    Raises:
+        ValueError: a weight that the wiring does not cut to the student's shape.
+    """
+    weights = wiring.slice(teacher.state_dict(), indices)
+    for name, expected in student.state_dict().items():
+        if name not in weights or weights[name].shape != expected.shape:
+            got = list(weights[name].shape) if name in weights else "nothing"
+            raise ValueError(f"{name}: sliced to {got}, the student has {list(expected.shape)}")
+    return weights

@@ -1,0 +1,140 @@
+"""What a run will take, before anything is spent (`--dry_run`)."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from liftplace.families import Family
+from liftplace.train.batches import effective_batch
+from liftplace.train.config import DistillConfig
+from liftplace.train.models import LoadedModel
+from liftplace.train.result import INDEX
+
+FLOAT = 4  # bytes
+TYPE_SIZE = {"no": 4, "fp16": 2, "bf16": 2}  # of mixed_precision
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes in bytes, for one process."""
+
+    teacher_parameters: int
+    student_parameters: int
+    effective_batch: int  # images an optimiser step
+    steps: int
+    images: int  # of the dataset
+    memory: dict[str, int]  # by what takes it; without the allocator's and the framework's own
+    checkpoint: int  # one on disk
+    checkpoints: int  # kept at the end
+    result: int
+    free_disk: int
+
+    @property
+    def disk(self) -> int:
+        return self.checkpoints * self.checkpoint + self.result
+
+    def table(self) -> str:
+        share = self.student_parameters / self.teacher_parameters
+        epochs = self.steps * self.effective_batch / self.images
+        rows = [
+            ("teacher", f"{self.teacher_parameters:,} parameters"),
+            ("student", f"{self.student_parameters:,} parameters ({share:.1%})"),
+            ("effective batch", f"{self.effective_batch:,} images"),
+            ("steps", f"{self.steps:,} ({epochs:.2f} epochs of {self.images:,} images)"),
+            *((f"memory: {name}", _size(value)) for name, value in self.memory.items()),
+            ("memory: sum", f"{_size(sum(self.memory.values()))} a process, an estimate"),
+            ("disk", f"{_size(self.disk)}: {self.checkpoints} checkpoints of "
+                     f"{_size(self.checkpoint)} and the result; {_size(self.free_disk)} free"),
+        ]  # fmt: skip
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def plan(
+    config: DistillConfig, teacher: LoadedModel, student: LoadedModel, images: int, size: int
+) -> Plan:
+    """
+    Args:
+        images: in the dataset.
+        size: height and width of what the models denoise.
+    """
+    ours, theirs = _count(student.model), _count(teacher.model)
+    one = TYPE_SIZE[config.mixed_precision]
+    adam = 2 * ours * (1 if config.use_8bit_adam else FLOAT)
+    average = ours * FLOAT if config.use_ema else 0
+    batch = config.train_batch_size
+    saved = _activations(student.family, student.model.config, size, config.gradient_checkpointing)
+    weights = ours * FLOAT
+    memory = {
+        "student, gradient, optimiser": 2 * weights + adam,
+        "average": average,
+        "teacher": theirs * one if config.loss != "none" else 0,
+        "activations": saved * batch * one // FLOAT,
+    }
+    total = config.max_train_steps
+    every = config.checkpointing_steps
+    kept = -(-total // every) if every else 0
+    return Plan(
+        teacher_parameters=theirs,
+        student_parameters=ours,
+        effective_batch=effective_batch(config, PartialState().num_processes),
+        steps=total,
+        images=images,
+        memory={name: value for name, value in memory.items() if value},
+        checkpoint=weights + adam + average,
+        checkpoints=min(kept, config.checkpoints_total_limit or kept),
+        result=weights + _other_parts(Path(teacher.folder), teacher.family.component),
+        free_disk=shutil.disk_usage(_existing(Path(config.output_dir).resolve())).free,
+    )
+
+
+def _count(model: nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _activations(family: Family, config, size: int, checkpointing: bool) -> int:
+    """Bytes in float32 that the backward keeps for one image, counted without computing."""
+    noisy, timesteps, conditions = family.example(config, size=size)
+    with torch.device("meta"):
+        model = family.model_class.from_config(config)
+    if checkpointing:
+        model.enable_gradient_checkpointing()
+    family.prepare_training(model.train())
+    ours = {weight.untyped_storage()._cdata for weight in model.parameters()}
+    kept = {}
+
+    def count(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in ours:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    given = {name: value.to("meta") for name, value in conditions.items()}
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        output = family.predict(model, noisy.to("meta"), timesteps.to("meta"), given)
+        held = sum(kept.values())  # while the graph of `output` keeps every storage alive
+    del output
+    return held
+
+
+def _other_parts(folder: Path, component: str) -> int:
+    """Of a pipeline, what is copied beside the student."""
+    if not (folder / INDEX).is_file():
+        return 0
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sum(
+        path.stat().st_size for path in files if component not in path.relative_to(folder).parts
+    )
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+def _size(value: int) -> str:
+    return f"{value / GIB:.2f} GiB" if value >= GIB / 10 else f"{value / 2**20:.1f} MiB"

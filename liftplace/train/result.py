@@ -1,0 +1,206 @@
+"""The folder that a run leaves: a diffusers pipeline, what it was made with, and its model card."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from diffusers import DDPMPipeline
+from huggingface_hub import HfApi, ModelCard, ModelCardData
+from torch import nn
+
+from liftplace import __version__
+from liftplace.errors import UsageError
+from liftplace.families import family_of_model
+from liftplace.train import metrics
+from liftplace.train.config import DistillConfig, RunConfig
+from liftplace.train.models import LoadedModel
+from liftplace.train.process import NoiseProcess
+
+INDEX = "model_index.json"
+RECORD = "liftplace_config.json"
+NEVER_PUSHED = ["checkpoint-*", ".*", "logs/*"]
+
+
+def save_pipeline(
+    model: nn.Module, process: NoiseProcess, folder: str | Path, like: str | Path | None = None
+) -> None:
+    """Write a folder that a stock diffusers pipeline loads.
+
+    What it replaces stays in place until the new files are complete.
+
+    Args:
+        model: of any family.
+        process: whose scheduler is saved where `like` has none.
+        folder: may hold other files, which are left alone.
+        like: a pipeline's folder, whose other parts (VAE, text encoders, scheduler) are copied.
+            Without one, an unconditional UNet2DModel becomes a DDPMPipeline, and any other model
+            stands beside its scheduler, without an index.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / ".saving"
+    shutil.rmtree(partial, ignore_errors=True)
+    family = family_of_model(model)
+    if like is not None and (Path(like) / INDEX).is_file():
+        _copy_parts(Path(like), partial, family.component)
+        model.save_pretrained(partial / family.component)
+    elif family.class_name == "UNet2DModel" and family.num_classes(model.config) is None:
+        DDPMPipeline(unet=model, scheduler=process.scheduler).save_pretrained(partial)
+    else:
+        model.save_pretrained(partial / family.component)
+        process.scheduler.save_pretrained(partial / "scheduler")
+    for new in sorted(partial.iterdir(), key=lambda path: path.is_file()):  # the index last
+        old = folder / new.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        os.replace(new, old)
+    partial.rmdir()
+
+
+def _copy_parts(source: Path, target: Path, component: str) -> None:
+    """A pipeline's folder without the part that is replaced, and without what is none of it."""
+    target.mkdir()
+    index = json.loads((source / INDEX).read_text(encoding="utf-8"))
+    for name in index:
+        if name != component and (source / name).is_dir():
+            shutil.copytree(source / name, target / name)
+    shutil.copyfile(source / INDEX, target / INDEX)
+
+
+def describe(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) -> None:
+    """Write liftplace_config.json and the model card beside the saved student."""
+    _record_student(config, student, teacher)
+    _write_model_card(config, student, teacher)
+
+
+def _record_student(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) -> None:
+    """Write liftplace_config.json: which block of the teacher each block of the student stands for,
+    and how the student was made."""
+    record = read_record(student.folder)
+    if "layer_map" not in record:
+        theirs = teacher.family.blocks(teacher.model)
+        ours = student.family.blocks(student.model)
+        record["layer_map"] = {name: name for name in ours if name in theirs}
+    record |= {"liftplace": __version__, "teacher": config.pretrained_teacher_name_or_path}
+    record["distill"] = asdict(config)
+    path = Path(config.output_dir) / RECORD
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_record(folder: str | Path) -> dict:
+    """liftplace_config.json of a student's folder; empty where there is none.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    path = Path(folder) / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+
+
+def _write_model_card(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) -> None:
+    """Write README.md: teacher, recipe, figures, and the lines that load the student."""
+    folder = Path(config.output_dir)
+    of_hub = not Path(config.pretrained_teacher_name_or_path).exists()
+    takes_text = bool(student.family.embeddings(student.model.config))
+    data = ModelCardData(
+        library_name="diffusers",
+        base_model=config.pretrained_teacher_name_or_path if of_hub else None,
+        pipeline_tag="text-to-image" if takes_text else "unconditional-image-generation",
+        tags=["liftplace", "knowledge-distillation", "diffusion"],
+    )
+    sections = [
+        f"# {folder.resolve().name}",
+        f"A student of `{Path(teacher.folder).name if not of_hub else teacher.folder}`, distilled "
+        f"with liftplace {__version__} (LIFT and PLACE, arXiv 2605.19729).",
+        _sizes(student, teacher),
+        _recipe(config),
+        _figures(folder),
+        _loading(folder, student),
+    ]
+    card = "\n\n".join(section for section in sections if section)
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card}\n").save(folder / "README.md")
+
+
+def _sizes(student: LoadedModel, teacher: LoadedModel) -> str:
+    ours, theirs = (sum(w.numel() for w in each.model.parameters()) for each in (student, teacher))
+    return (
+        "| | parameters | share |\n|---|---|---|\n"
+        f"| teacher | {theirs:,} | 100 % |\n| student | {ours:,} | {ours / theirs:.1%} |"
+    )
+
+
+def _recipe(config: DistillConfig) -> str:
+    names = ("loss", "max_train_steps", "train_batch_size", "gradient_accumulation_steps",
+             "learning_rate", "lr_scheduler", "mixed_precision", "use_ema", "seed")  # fmt: skip
+    rows = "\n".join(f"| {name} | {getattr(config, name)} |" for name in names)
+    return f"## Recipe\n\n| setting | value |\n|---|---|\n{rows}\n\nAll of them: `config.yaml`."
+
+
+def _figures(folder: Path) -> str:
+    log = folder / metrics.FILE_NAME
+    lines = metrics.read_metrics(log) if log.exists() else []
+    if not lines:
+        return ""
+    last = lines[-1]
+    rows = "\n".join(f"| {name} | {value:.5g} |" for name, value in last.items() if name != "step")
+    pictures = sorted((folder / "samples").glob("*.png"))
+    picture = f"\n\n![samples](samples/{pictures[-1].name})" if pictures else ""
+    return (
+        f"## Figures\n\nTraining terms at step {last['step']} (no measure of image quality):\n\n"
+        f"| term | value |\n|---|---|\n{rows}{picture}"
+    )
+
+
+def _loading(folder: Path, student: LoadedModel) -> str:
+    return f"## Use\n\n```python\n{loading_line(folder, student.model)}\n```"
+
+
+def loading_line(folder: str | Path, model: nn.Module) -> str:
+    """The line of Python that loads what `save_pipeline` left in the folder."""
+    family = family_of_model(model)
+    index = Path(folder) / INDEX
+    if index.is_file():
+        pipeline = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+        return f'{pipeline}.from_pretrained("{folder}")'
+    return f'{family.class_name}.from_pretrained("{folder}", subfolder="{family.component}")'
+
+
+def check_push(config: RunConfig) -> None:
+    """With --push_to_hub, make the repository before anything is spent.
+
+    Raises:
+        UsageError: it cannot be made: no token, no network, no right.
+    """
+    if not config.push_to_hub:
+        return
+    try:
+        HfApi().create_repo(_repository(config), exist_ok=True)
+    except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
+        reason = " ".join(str(error).split())
+        raise UsageError(f"--push_to_hub: cannot make {_repository(config)}: {reason}") from error
+
+
+def push(config: RunConfig) -> None:
+    """With --push_to_hub, upload the folder without its checkpoints."""
+    if not config.push_to_hub:
+        return
+    repository = HfApi().create_repo(_repository(config), exist_ok=True).repo_id
+    HfApi().upload_folder(
+        repo_id=repository,
+        folder_path=config.output_dir,
+        commit_message="End of training",
+        ignore_patterns=NEVER_PUSHED,
+    )
+
+
+def _repository(config: RunConfig) -> str:
+    return config.hub_model_id or Path(config.output_dir).resolve().name

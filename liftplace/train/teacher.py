@@ -1,0 +1,44 @@
+"""The teacher: what it answers is a constant of the training."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from liftplace.train.features import Answer, Observed
+from liftplace.train.models import set_precision
+from liftplace.train.process import NoisyBatch
+
+
+class Teacher:
+    """A frozen model that answers batches.
+
+    Args:
+        model: of a family; it is frozen and moved.
+        device: where the batches are.
+        mixed_precision: "no" leaves the weights as they are; "fp16" and "bf16" cast them.
+        blocks: whose hidden states the answers hold, by name.
+        compile: let torch.compile make it faster.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        mixed_precision: str = "no",
+        blocks: Iterable[str] = (),
+        compile: bool = False,
+    ) -> None:
+        self.observed = Observed(set_precision(model, device, mixed_precision), blocks)
+        if compile:
+            self.observed.compile()
+        self.dtype = next(model.parameters()).dtype
+
+    @torch.no_grad()
+    def __call__(self, batch: NoisyBatch) -> Answer:
+        """Output, variance and hidden states, in the teacher's type and without grad."""
+        conditions = {name: self._cast(value) for name, value in batch.conditions.items()}
+        return self.observed(batch.noisy.to(self.dtype), batch.timesteps, conditions)
+
+    def _cast(self, value: Tensor) -> Tensor:
+        return value.to(self.dtype) if value.is_floating_point() else value

@@ -1,0 +1,112 @@
+import datasets
+import pytest
+import torch
+from PIL import Image
+
+from liftplace.data import HubImages, load_dataset
+from liftplace.errors import UsageError
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+COLUMNS = {
+    "image": [Image.new("RGB", (8, 8), RED), Image.new("L", (16, 8), 255)],
+    "label": [2, 0],
+    "kind": ["red", "grey"],
+    "number": [3, 1],
+    "partly": [1, None],
+    "text": ["a red square", "a white square"],
+    "several": [["one", "two"], ["three"]],
+}
+FEATURES = datasets.Features({
+    "image": datasets.Image(),
+    "label": datasets.ClassLabel(names=["white", "blue", "red"]),
+    "kind": datasets.Value("string"),
+    "number": datasets.Value("int32"),
+    "partly": datasets.Value("int64"),
+    "text": datasets.Value("string"),
+    "several": datasets.List(datasets.Value("string")),
+})  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "data").mkdir()
+    table = datasets.Dataset.from_dict(COLUMNS, features=FEATURES)
+    table.to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    return tmp_path
+
+
+def test_items_of_a_dataset_in_the_hubs_layout(folder):
+    dataset = load_dataset(folder, resolution=8, labels=True, captions=True)
+    assert isinstance(dataset, HubImages) and len(dataset) == 2
+    assert dataset.classes == ("white", "blue", "red")
+    first, second = dataset[0], dataset[1]
+    red = torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(3, 8, 8)
+    assert torch.equal(first["images"], red)
+    assert torch.equal(second["images"], torch.ones(3, 8, 8))
+    assert [item["class_labels"].item() for item in (first, second)] == [2, 0]
+    assert first["class_labels"].dtype == torch.int64
+    assert [item["captions"] for item in (first, second)] == COLUMNS["text"]
+    assert load_dataset(folder, resolution=8)[0].keys() == {"images"}
+
+
+def test_columns_of_other_names_and_types(folder):
+    dataset = load_dataset(
+        folder, resolution=8, labels=True, captions=True, label_column="kind",
+        caption_column="several",
+    )  # fmt: skip
+    assert dataset.classes == ("grey", "red")
+    assert [dataset[i]["class_labels"].item() for i in range(2)] == [1, 0]
+    assert [dataset[i]["captions"] for i in range(2)] == ["one", "three"]
+
+
+def test_labels_that_are_mere_numbers(folder):
+    dataset = load_dataset(folder, resolution=8, labels=True, label_column="number")
+    assert dataset.classes == ("0", "1", "2", "3")
+    assert dataset[0]["class_labels"] == 3
+
+
+def test_image_that_cannot_be_decoded(tmp_path):
+    table = datasets.Dataset.from_dict({"image": [{"bytes": b"no image", "path": None}]})
+    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(UsageError, match="cannot read row 0"):
+        load_dataset(tmp_path, resolution=8)[0]
+
+
+BAD = {
+    "class left out": ({"labels": True, "label_column": "partly"}, "rows without a class"),
+    "image": ({"image_column": "picture"}, "no column picture: give --image_column, one of image,"),
+    "text for image": ({"image_column": "text"}, "row 0: --image_column text holds str, no image"),
+    "label": ({"labels": True, "label_column": "class"}, "give --label_column"),
+    "caption": ({"captions": True, "caption_column": "prompt"}, "give --caption_column"),
+    "no caption": ({"captions": True, "caption_column": "label"}, "holds 2, no text"),
+    "no classes": ({"labels": True, "label_column": "several"}, "several holds no classes"),
+    "split": ({"split": "test"}, "no such dataset could be had.*test"),
+    "config": ({"config_name": "large"}, "no such dataset could be had.*large"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_columns_and_splits_that_are_not_there(folder, case):
+    options, message = BAD[case]
+    with pytest.raises(UsageError, match=message) as caught:
+        load_dataset(folder, resolution=8, **options)[0]
+    assert "\n" not in str(caught.value)
+
+
+def test_name_that_cannot_be_had():
+    with pytest.raises(UsageError, match="no folder some/pictures, and no such dataset") as caught:
+        load_dataset("some/pictures", resolution=8)
+    assert "\n" not in str(caught.value)
+
+
+def test_package_that_is_missing(folder, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(UsageError, match=r'not installed: pip install "liftplace\[hub\]"'):
+        load_dataset(folder, resolution=8)
