@@ -144,7 +144,7 @@ def _parse(options_class: type, command: str, argv: list[str]):
             files.insert(0, _named("liftplace.train.presets:preset_file")(preset))
     settings = {}
     for path in files:
-        settings |= _named("liftplace.train.settings:read_yaml")(path, options_class)
+        settings |= _named("liftplace.settings:read_yaml")(path, options_class)
     default = unchecked(**asdict(options_class(**settings)))
     flags = tyro.cli(
         unchecked,

@@ -246,7 +246,7 @@ def test_sample_overwrites_nothing(capsys, teacher, tmp_path):
     )
     assert code == 2 and f"there is no folder {tmp_path / 'gone'}" in err
     code, _, err = call(capsys, ["sample", "--model", teacher, "--num_samples", 0])
-    assert code == 2 and "--num_samples must be at least 1, got 0" in err
+    assert code == 2 and "num_samples must be at least 1, got 0" in err
 
 
 @pytest.mark.parametrize("argv", [["distil"], ["--outptu"]])

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from liftplace.data.cache import CachedLatents, is_cache
+from liftplace.data.config import DataConfig
 from liftplace.data.digits import Digits
 from liftplace.data.hub import HubImages, has_tables
 from liftplace.data.images import ImageFolder
@@ -76,12 +77,8 @@ def load_dataset(
     return ImageFolder(folder, **options)
 
 
-def open_dataset(config, resolution: int, *, labels: bool, captions: bool) -> Dataset:
-    """The dataset that a command's settings name; see `load_dataset`.
-
-    Args:
-        config: a `RunConfig` or `EncodeConfig`.
-    """
+def open_dataset(config: DataConfig, resolution: int, *, labels: bool, captions: bool) -> Dataset:
+    """The dataset that a command's settings name; see `load_dataset`."""
     return load_dataset(
         config.dataset_name or config.train_data_dir,
         resolution=resolution,

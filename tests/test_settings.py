@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 
 from liftplace.errors import UsageError
-from liftplace.train.settings import check_types, read_yaml
+from liftplace.settings import check_types, read_yaml
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,22 @@ def read_yaml(path: str | Path, config_class: type) -> dict[str, Any]:
     return {name: _as_meant(value, known[name]) for name, value in settings.items()}
 
 
+def at_least(smallest, config, *names: str) -> None:
+    """Raises UsageError if one of these fields is smaller; None is fine."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= smallest:
+            raise UsageError(f"{name} must be at least {smallest}, got {value}")
+
+
+def between(smallest, largest, config, *names: str) -> None:
+    """Raises UsageError if one of these fields is outside [smallest, largest]."""
+    for name in names:
+        if not smallest <= getattr(config, name) <= largest:
+            value = getattr(config, name)
+            raise UsageError(f"{name} must be in [{smallest}, {largest}], got {value}")
+
+
 @cache
 def _hints(config_class: type) -> dict[str, Any]:
     hints = get_type_hints(config_class)
