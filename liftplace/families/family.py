@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from liftplace.errors import UsageError
-from liftplace.students.spaces import Wiring
+from liftplace.families.spaces import Wiring
 
 Config = Mapping[str, Any]
 Conditions = dict[str, Tensor]

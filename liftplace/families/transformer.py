@@ -2,7 +2,7 @@
 
 from liftplace.errors import UsageError
 from liftplace.families.family import Family
-from liftplace.students.spaces import Wiring
+from liftplace.families.spaces import Wiring
 
 
 class Transformer(Family):

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from liftplace.students.spaces import Segment, Wiring
+from liftplace.families.spaces import Segment, Wiring
 
 Stream = tuple[str, ...]  # the spaces that a hidden state's channels run over, one after another
 

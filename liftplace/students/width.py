@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from liftplace.errors import UsageError
 from liftplace.families import Family
-from liftplace.students.spaces import Wiring
+from liftplace.families.spaces import Wiring
 
 
 def narrow(

@@ -101,6 +101,9 @@ class Trainee(Observed):
         super().__init__(student, [pair.student for pair in match.pairs])
         self.pairs = match.pairs
         self.adapters = match.adapters
+        # What accelerate's transformer policy for FSDP shards by, unless it is told otherwise.
+        blocks = self.family.blocks(student).values()
+        self._no_split_modules = sorted({type(block).__name__ for block in blocks})
 
     def forward(self, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Answer:
         answer = super().forward(noisy, timesteps, conditions)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from liftplace.families import Family
-from liftplace.students.spaces import Space, Wiring
+from liftplace.families.spaces import Space, Wiring
 
 
 def even(model: nn.Module, seed: int) -> nn.Module:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
@@ -129,7 +130,8 @@ main(sys.argv[1:])
 SHARDED = {
     "fsdp": {
         "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
-        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_AUTO_WRAP_POLICY": "NO_WRAP",
+        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     },
 }  # fmt: skip
 if find_spec("deepspeed") is not None:  # in no extra: it needs a compiler, even on a CPU
@@ -151,3 +153,10 @@ def test_sharded_processes_are_one_with_twice_the_batch(teacher, alone, tmp_path
     resume = arguments(teacher, run, 2, "--resume_from_checkpoint", "latest")
     launch(2, [str(script)], resume, SHARDED[kind])
     assert_same_files(run / "unet", alone / "unet", "diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "deepspeed"])
+def test_documented_configs_are_accelerates(kind):
+    file = Path(__file__).parents[2] / "docs" / "accelerate" / f"{kind}.yaml"
+    config = load_config_from_file(str(file))  # which refuses names that it does not know
+    assert config.distributed_type.value == kind.replace("ddp", "multi_gpu").upper()

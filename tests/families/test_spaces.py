@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liftplace.students.spaces import Wiring
+from liftplace.families.spaces import Wiring
 
 
 def chosen(wiring, **scores):
