@@ -149,7 +149,7 @@ class RunConfig(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """Train a UNet2DModel from scratch."""
+    """Train a model of pixels from scratch: a UNet2DModel, or what a config.json describes."""
 
     model_config_name_or_path: str | None = None
     """A diffusers folder or config.json whose architecture to use, instead of the three below."""
@@ -198,6 +198,10 @@ class DistillConfig(RunConfig):
     kd_weight_schedule: Schedule = "constant"
     kd_weight_end: float = 0.0
     """Weight of the distillation loss, likewise."""
+    mse_weight: float = 0.0
+    mse_weight_schedule: Schedule = "constant"
+    mse_weight_end: float = 0.0
+    """Weight of the squared error to the teacher's output, beside --loss."""
     group_size: int | None = None
     """Elements a PLACE group; 16 unless --num_groups is given."""
     num_groups: int | None = None
@@ -236,9 +240,9 @@ class DistillConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(0, self, "task_weight", "kd_weight", "feature_weight", "task_weight_end",
-                  "kd_weight_end", "feature_weight_end", "variance_weight", "eps",
-                  "eps_of_sum")  # fmt: skip
+        at_least(0, self, "task_weight", "task_weight_end", "kd_weight", "kd_weight_end",
+                 "mse_weight", "mse_weight_end", "feature_weight", "feature_weight_end",
+                 "variance_weight", "eps", "eps_of_sum")  # fmt: skip
         if self.feature_mask is not None and not self.feature_mask > 0:
             raise UsageError(f"feature_mask must be greater than 0, got {self.feature_mask}")
         if self.eps is not None and self.eps_of_sum is not None:

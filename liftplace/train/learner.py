@@ -22,7 +22,7 @@ from liftplace.train.variance import VariationalTerm
 
 # In the order in which a non-finite one is blamed: parts before what is made of them.
 WATCHED = (
-    "task", "variance", "coarse", "fine", "weight", "kd", "feature", "loss", "gradient_norm"
+    "task", "variance", "coarse", "fine", "weight", "kd", "mse", "feature", "loss", "gradient_norm"
 )  # fmt: skip
 MODEL = "model."  # the student's weights among the trainee's
 NEVER = torch.iinfo(torch.int64).max

@@ -13,14 +13,16 @@ from liftplace.train.features import feature_loss
 
 @dataclass(frozen=True)
 class Objective:
-    """task_weight * (E + variance_weight * V) + kd_weight * D + feature_weight * F.
+    """task_weight * (E + variance_weight * V) + kd_weight * D + mse_weight * S
+    + feature_weight * F.
 
     E is the squared error of the student to the target, V the variational term of a learned
     variance, and F `feature_loss`. D, of the student to the teacher, is 0 ("none"), the squared
-    error ("mse"), `lift_loss` or `place_loss`; the options of the last two are passed on.
-    `reduction` holds for all terms: the mean over elements, or the sum over a sample, averaged
-    over the batch. `weight` may also be "linear" or "cosine": a ramp from 0 to 1 over the run.
-    Each of the three weights may go to its `_end` over the run, by its `_schedule`.
+    error ("mse"), `lift_loss` or `place_loss`; the options of the last two are passed on. S is the
+    squared error to the teacher once more, for a sum with one of those. `reduction` holds for all
+    terms: the mean over elements, or the sum over a sample, averaged over the batch. `weight` may
+    also be "linear" or "cosine": a ramp from 0 to 1 over the run. Each of the four weights may go
+    to its `_end` over the run, by its `_schedule`.
     """
 
     loss: str = "place"
@@ -36,26 +38,28 @@ class Objective:
     eps: float = 1e-7
     impl: str = "auto"
     variance_weight: float = 1.0
+    mse_weight: float = 0.0
     feature_weight: float = 0.0
     feature_mask: float | None = None
     task_weight_schedule: str = "constant"
     task_weight_end: float = 0.0
     kd_weight_schedule: str = "constant"
     kd_weight_end: float = 0.0
+    mse_weight_schedule: str = "constant"
+    mse_weight_end: float = 0.0
     feature_weight_schedule: str = "constant"
     feature_weight_end: float = 0.0
 
-    @property
-    def has_features(self) -> bool:
-        ends = self.feature_weight_schedule != "constant" and self.feature_weight_end > 0
-        return self.feature_weight > 0 or ends
+    def has(self, term: str) -> bool:
+        """Whether "mse" or "feature" ever has a weight."""
+        return any(self.weight_of(term, progress) > 0 for progress in (0, 1))
 
     @property
     def needs_teacher(self) -> bool:
-        return self.loss != "none" or self.has_features
+        return self.loss != "none" or self.has("mse") or self.has("feature")
 
     def weight_of(self, term: str, progress: float) -> float:
-        """The weight of "task", "kd" or "feature" after this much of the run."""
+        """The weight of "task", "kd", "mse" or "feature" after this much of the run."""
         start, schedule, end = (
             getattr(self, f"{term}_weight{part}") for part in ("", "_schedule", "_end")
         )
@@ -88,7 +92,7 @@ class Objective:
 
         Returns:
             "loss" and "task"; of a learned variance "variance"; with output distillation "kd", by
-            LIFT or PLACE also "coarse", "fine" and "weight"; with feature distillation "feature".
+            LIFT or PLACE also "coarse", "fine" and "weight"; with those weights "mse", "feature".
             All but "loss" are without weights and schedules.
         """
         task = self._squared_error(student, target, sample_weight)
@@ -102,7 +106,10 @@ class Objective:
             kd, parts = self._distance(student, teacher, progress, process_group)
             terms |= {"kd": kd, **parts}
             total = total + self.weight_of("kd", progress) * kd
-        if self.has_features:
+        if self.has("mse"):
+            terms["mse"] = self._squared_error(student, teacher)
+            total = total + self.weight_of("mse", progress) * terms["mse"]
+        if self.has("feature"):
             feature = feature_loss(features, reduction=self.reduction, mask=self.feature_mask)
             terms["feature"] = feature
             total = total + self.weight_of("feature", progress) * feature

@@ -4,11 +4,13 @@ import math
 from dataclasses import fields
 
 import torch
-from diffusers import UNet2DModel
+from accelerate import PartialState
+from torch import nn
 
 from liftplace.data import open_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.errors import UsageError
+from liftplace.families import Family, family_of
 from liftplace.students.shrink import shrink
 from liftplace.train.config import DistillConfig, RunConfig, TrainConfig
 from liftplace.train.features import NOTHING, FeatureMatch, choose_pairs, match_features
@@ -41,9 +43,10 @@ def train(config: TrainConfig) -> None:
     resolution = config.resolution or (given and given["sample_size"])
     if resolution is None:
         raise UsageError("--resolution is missing: the height and width of the images")
-    of_classes = bool(given and given.get("num_class_embeds"))
+    family = family_of(given or {"_class_name": "UNet2DModel"})
+    of_classes = given is not None and family.num_classes(family.complete(given)) is not None
     dataset = open_dataset(config, resolution, labels=of_classes, captions=False)
-    model = _new_model(config, given, dataset.channels, resolution)
+    model = _new_model(config, family, given, dataset.channels, resolution)
     source = config.model_config_name_or_path or config.output_dir
     encoder = Encoder(LoadedModel(model, None, source), resolution)
     encoder.check(dataset, random_flip=config.random_flip)
@@ -76,7 +79,8 @@ def distill(config: DistillConfig) -> None:
         encoder.null_conditions(1)  # raises where there are none
     learner = _learner(config, student, teacher, process, encoder)
     if config.dry_run:
-        print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
+        if PartialState().is_main_process:
+            print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
         return
     check_push(config)
     fit(
@@ -101,7 +105,7 @@ def _learner(config: DistillConfig, student, teacher, process, encoder) -> Learn
         student.model,
         objective,
         config,
-        match=_match(config, student, teacher) if objective.has_features else NOTHING,
+        match=_match(config, student, teacher) if objective.has("feature") else NOTHING,
         variational=_variational(config, student, process),
     )
 
@@ -174,8 +178,8 @@ def _student(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
 
 
 def _new_model(
-    config: TrainConfig, given: dict | None, channels: int, resolution: int
-) -> UNet2DModel:
+    config: TrainConfig, family: Family, given: dict | None, channels: int, resolution: int
+) -> nn.Module:
     if given is not None:
         architecture = {name: value for name, value in given.items() if not name.startswith("_")}
         architecture["sample_size"] = resolution
@@ -195,6 +199,8 @@ def _new_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "model"))
         try:
-            return UNet2DModel(**architecture)
+            return family.model_class(**architecture)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"UNet2DModel does not take this architecture: {error}") from error
+            raise UsageError(
+                f"{family.class_name} does not take this architecture: {error}"
+            ) from error

@@ -115,6 +115,20 @@ def test_features_join_any_loss(outputs, loss, reduction, factor):
     assert [name for name, term in terms.items() if term.requires_grad] == ["loss"]
 
 
+@pytest.mark.parametrize("loss", ["none", "lift", "place"])
+@pytest.mark.parametrize("reduction, factor", [("mean", 1), ("sum", 32)])
+def test_squared_error_to_the_teacher_beside_any_loss(outputs, loss, reduction, factor):
+    student, target, teacher = outputs
+    both = Objective(loss, mse_weight=0.25, reduction=reduction)
+    assert both.needs_teacher
+    terms = both(student, target, teacher)
+    plain = Objective(loss, reduction=reduction)(student, target, teacher)
+    error = factor * F.mse_loss(student, teacher)
+    same(terms["mse"], error.detach())
+    same(terms["loss"], plain["loss"] + 0.25 * error)
+    assert terms.keys() == {*plain, "mse"}
+
+
 def test_the_mask_reaches_the_features(outputs):
     student, target, teacher = outputs
     objective = Objective("none", feature_weight=1.0, feature_mask=1.0)
@@ -136,7 +150,7 @@ def test_a_learned_variance_is_part_of_the_task(outputs, reduction, factor):
     same(gradient, torch.full((3,), 0.05 * factor / 3))
 
 
-@pytest.mark.parametrize("term", ["task", "kd", "feature"])
+@pytest.mark.parametrize("term", ["task", "kd", "mse", "feature"])
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [("constant", [4.0, 4.0, 4.0, 4.0]), ("linear", [4.0, 3.25, 2.5, 1.0]),
@@ -161,5 +175,5 @@ def test_a_schedule_sets_the_share_of_its_term_only(outputs):
 
 def test_features_that_only_come_later_need_the_teacher():
     later = Objective("none", feature_weight_schedule="linear", feature_weight_end=1.0)
-    assert later.has_features and later.needs_teacher
+    assert later.has("feature") and later.needs_teacher
     assert not Objective("none", feature_weight_end=1.0).needs_teacher

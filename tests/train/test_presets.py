@@ -84,7 +84,7 @@ def test_without_a_preset():
 
 def test_hidden_states_of_the_dit_preset():
     made = objective("dit")
-    assert made.feature_mask == 2.0 and made.has_features
+    assert made.feature_mask == 2.0 and made.has("feature")
     weights = [made.weight_of("feature", progress) for progress in (0.0, 0.5, 1.0)]
     assert weights == pytest.approx([1e-2, 5e-3, 0.0])
 

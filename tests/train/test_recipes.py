@@ -10,7 +10,7 @@ from PIL import Image
 from liftplace.errors import UsageError
 from liftplace.train import DistillConfig, TrainConfig, distill, train
 from liftplace.train.metrics import read_metrics
-from liftplace.train.models import LoadedModel
+from liftplace.train.models import LoadedModel, load_model
 from liftplace.train.recipes import _match, _variational, objective_of
 from liftplace.train.result import save_pipeline
 from tests.families.tiny import tiny_model
@@ -49,6 +49,22 @@ def test_train_takes_an_architecture(tmp_path, teacher_folder):
     unet = DDPMPipeline.from_pretrained(tmp_path / "run").unet
     assert unet.config.block_out_channels == [8, 8]
     assert not torch.equal(unet.conv_in.weight, tiny_unet().conv_in.weight)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "changes"),
+    [
+        ("UNet2DModel", {"num_class_embeds": 10, "in_channels": 1, "out_channels": 1}),
+        ("DiTTransformer2DModel", {"in_channels": 1, "out_channels": 2, "num_layers": 1}),
+    ],
+)
+def test_train_with_classes(tmp_path, class_name, changes):
+    tiny_model(class_name, **changes).save_config(tmp_path / "architecture")
+    architecture = str(tmp_path / "architecture" / "config.json")
+    train(train_config(tmp_path / "run", model_config_name_or_path=architecture))
+    loaded = load_model(tmp_path / "run")
+    assert loaded.family.num_classes(loaded.model.config) == 10
+    assert loaded.process().prediction_type == "epsilon"
 
 
 @pytest.mark.parametrize(
