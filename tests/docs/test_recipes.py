@@ -19,7 +19,7 @@ from tests.families.pipelines import sample, tiny_pipeline
 from tests.families.tiny import tiny_model
 from tests.train.tiny import process
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "recipes.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"
 TEACHERS = {
     "ddpm-teacher": "UNet2DModel",
     "sd-teacher": "UNet2DConditionModel",
