@@ -1,4 +1,5 @@
-"""The command line: liftplace demo | prune | encode | distill | train | sample.
+"""The command line: liftplace demo | prune | encode | distill | train | sample | evaluate
+| report.
 
 Bad input ends with one line on stderr and exit code 2, a run that failed with one line and 1, and
 Ctrl-C with 130. Heavy imports wait for the command that needs them.
@@ -114,6 +115,14 @@ COMMANDS = {
         Command(
             "sample", "sample images from a saved model",
             "liftplace.evaluate.sample:SampleConfig", "liftplace.evaluate.sample:sample",
+        ),
+        Command(
+            "evaluate", "score the samples of a saved model",
+            "liftplace.evaluate.config:EvaluateConfig", "liftplace.evaluate.evaluate:evaluate",
+        ),
+        Command(
+            "report", "draw the curves and samples of training runs side by side",
+            "liftplace.analyze.report:ReportConfig", "liftplace.analyze.report:report",
         ),
     )
 }  # fmt: skip

@@ -67,7 +67,16 @@ def test_help_and_version(capsys):
     for argv in ([], ["--help"]):
         code, out, _ = call(capsys, argv)
         assert code == 0
-        for command in ("demo", "prune", "encode", "distill", "train", "sample"):
+        for command in (
+            "demo",
+            "prune",
+            "encode",
+            "distill",
+            "train",
+            "sample",
+            "evaluate",
+            "report",
+        ):
             assert f"  {command} " in out
     assert call(capsys, ["--version"])[:2] == (0, f"liftplace {liftplace.__version__}\n")
 
@@ -80,6 +89,8 @@ def test_help_and_version(capsys):
         ("distill", ["--pretrained_teacher_name_or_path", "--preset", "--resume_from_checkpoint"]),
         ("prune", ["--width", "--drop_blocks", "--keep_layers", "--depth", "--random_init"]),
         ("encode", ["--pretrained_teacher_name_or_path", "--shard_size"]),
+        ("evaluate", ["--model", "--reference_dir", "--metrics", "--teacher"]),
+        ("report", ["RUN", "--output_dir"]),
         ("sample", ["--model", "--num_inference_steps", "--prompts", "--class_labels"]),
     ],
 )
@@ -93,8 +104,10 @@ def test_help_of_a_command_lists_its_flags(capsys, command, flags):
 def test_help_waits_for_no_model_library():
     script = (
         "import sys\nfrom liftplace.cli import main\n"
-        "try:\n    main(['distill', '--help'])\n"
-        "finally:\n    assert not {'diffusers', 'accelerate'} & sys.modules.keys()\n"
+        "for command in ('prune', 'encode', 'distill', 'train', 'sample', 'evaluate', 'report'):\n"
+        "    try:\n        main([command, '--help'])\n"
+        "    except SystemExit as stop:\n        assert stop.code == 0\n"
+        "assert not {'diffusers', 'accelerate', 'matplotlib'} & sys.modules.keys()\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -255,7 +268,7 @@ def test_unknown_command(capsys, argv):
     assert code == 2
     assert err == (
         f"liftplace: there is no command {argv[0]!r}: choose from demo, prune, encode, "
-        "distill, train, sample, or see --help\n"
+        "distill, train, sample, evaluate, report, or see --help\n"
     )
 
 

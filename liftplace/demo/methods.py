@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from liftplace.analyze.colours import OKABE_ITO
 from liftplace.demo.settings import DemoSettings
 from liftplace.students.shrink import shrink
 from liftplace.train.config import RunConfig
@@ -19,15 +20,15 @@ class Method:
 
     loss: str  # as `liftplace distill --loss`
     label: str
-    colour: str  # Okabe and Ito's palette, which colour-blind readers can tell apart
+    colour: str
     dashes: str
 
 
 METHODS = (
-    Method("none", "no KD", "#000000", ":"),
-    Method("mse", "output KD", "#0072B2", "-."),
-    Method("lift", "LIFT", "#E69F00", "--"),
-    Method("place", "LIFT+PLACE", "#D55E00", "-"),
+    Method("none", "no KD", OKABE_ITO["black"], ":"),
+    Method("mse", "output KD", OKABE_ITO["blue"], "-."),
+    Method("lift", "LIFT", OKABE_ITO["orange"], "--"),
+    Method("place", "LIFT+PLACE", OKABE_ITO["vermillion"], "-"),
 )
 LABELS = {"teacher": "teacher"} | {method.loss: method.label for method in METHODS}
 SHIPPED = "place"  # whose student is saved

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -37,3 +38,28 @@ def agreement(student_images: Tensor, teacher_images: Tensor) -> Agreement:
 
 def _root_mean_square(difference: Tensor) -> float:
     return difference.double().square().mean().sqrt().item()
+
+
+def pair_differences(
+    student_images: Tensor, teacher_images: Tensor, student_features: Tensor, features: Tensor
+) -> dict[str, Tensor]:
+    """The mean square differences of every pair, so that their mean's root can be resampled.
+
+    Args:
+        student_images, teacher_images: of `agreement`.
+        student_features, features: (N, features) of the student's and the teacher's images. They
+            are compared at unit length, as Zhang et al. (LPIPS), arXiv 1801.03924, equation 1, do
+            at every position; here it is one vector an image, so the distance is in [0, 2].
+
+    Returns:
+        ``pixel``, ``feature``, and ``unrelated_pixel``, ``unrelated_feature`` between the teacher's
+        own images from different noise: (N,) each.
+    """
+    ours, theirs = (F.normalize(x.double(), dim=1) for x in (student_features, features))
+    found = {
+        "pixel": (student_images - teacher_images).square().flatten(1).mean(1),
+        "feature": (ours - theirs).square().sum(1),
+        "unrelated_pixel": (teacher_images.roll(1, 0) - teacher_images).square().flatten(1).mean(1),
+        "unrelated_feature": (theirs.roll(1, 0) - theirs).square().sum(1),
+    }
+    return {name: values.double() for name, values in found.items()}

@@ -35,6 +35,9 @@ class Lite0Features(nn.Module):
         UsageError: the packages with the network are not installed.
     """
 
+    name, distance = "Lite0", "FD-Lite0"
+    resize = f"{INPUT_RESOLUTION} x {INPUT_RESOLUTION}, bicubic, antialiased"
+
     def __init__(self) -> None:
         super().__init__()
         try:
@@ -60,6 +63,10 @@ class Lite0Features(nn.Module):
         network_input = network_input.contiguous(memory_format=torch.channels_last)
         return self.network.extract_features(network_input).mean(dim=(2, 3))
 
+    def logits(self, features: Tensor) -> Tensor:
+        """(N, 1280) to the (N, 1000) logits of the network's own ImageNet classifier."""
+        return self.network._fc(features)
+
 
 @torch.inference_mode()
 def extract_features(
@@ -70,34 +77,35 @@ def extract_features(
     description: str | None = "Features",
 ) -> Tensor:
     """(N, channels, height, width) in [-1, 1] to (N, features), float32, on the CPU."""
-    device = next(network.parameters()).device
+    parameter = next(network.parameters(), None)
+    device = images.device if parameter is None else parameter.device
     batches = tqdm(images.split(batch_size), desc=description, disable=description is None)
     return torch.cat([network(batch.to(device)).float().cpu() for batch in batches])
 
 
 def cached_features(
     images: Tensor,
-    network: Lite0Features,
+    network: nn.Module,
     *,
     cache_dir: str | Path | None = None,
     description: str | None = "Features",
 ) -> Tensor:
     """``extract_features``, kept on disk for the next time: for real images, which recur.
 
-    The file's name is a hash of the pixels, the network's weights and its input size, so that a
+    The file's name is a hash of the pixels, the network's weights and its resizing, so that a
     change of any of them misses. A damaged file is written anew.
 
     Args:
         images: (N, channels, height, width), float in [-1, 1].
-        network: where the features come from.
+        network: where the features come from; see `liftplace.evaluate.networks`.
         cache_dir: folder of the files; ``default_cache_dir()`` if not given.
         description: label of the progress bar; ``None`` for no bar.
 
     Returns:
-        (N, 1280) float32, on the CPU.
+        (N, features) float32, on the CPU.
     """
     folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    file = folder / f"lite0-{_content_hash(images, network)}.safetensors"
+    file = folder / f"{network.name.lower()}-{_content_hash(images, network)}.safetensors"
     if file.is_file():
         try:
             return load_file(file)["features"]
@@ -105,7 +113,7 @@ def cached_features(
             warnings.warn(f"{file} is damaged; computing the features again", stacklevel=2)
     features = extract_features(images, network, description=description)
     try:
-        _write(file, save({"features": features}))
+        write_whole(file, save({"features": features}))
     except OSError as error:  # a read-only home costs time, not the result
         warnings.warn(f"cannot cache features in {folder}: {error}", stacklevel=2)
     return features
@@ -119,16 +127,16 @@ def default_cache_dir() -> Path:
     return Path(parent).expanduser() / "liftplace"
 
 
-def _content_hash(images: Tensor, network: Lite0Features) -> str:
+def _content_hash(images: Tensor, network: nn.Module) -> str:
     images = images.detach().cpu().contiguous()
     digest = hashlib.sha256()
-    settings = (tuple(images.shape), str(images.dtype), network.weights_sha256, INPUT_RESOLUTION)
+    settings = (tuple(images.shape), str(images.dtype), network.weights_sha256, network.resize)
     digest.update(repr(settings).encode())
     digest.update(images.numpy().tobytes())
     return digest.hexdigest()[:32]
 
 
-def _write(file: Path, content: bytes) -> None:
+def write_whole(file: Path, content: bytes) -> None:
     """Writes beside ``file`` and renames, so that a reader never sees half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")

@@ -1,9 +1,11 @@
-"""Distances between two sets of features: Frechet distance and kernel (inception) distance.
+"""Frechet distance and kernel (inception) distance of two sets of features; inception score.
 
-Both are biased or noisy at small N: give the same N to every model, and print the distance
-between two sets of real images of that N (the real / real floor) beside the score.
+The distances are biased or noisy at small N: give the same N to every model, and print that
+between two sets of real images of that N (the real / real floor) beside the score. Precision and
+recall are in `liftplace.evaluate.manifold`, intervals in `liftplace.evaluate.intervals`.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 # real sets of 1,000 are 316 apart on all of them, 36 on 64 (Fashion-MNIST).
 FEW_IMAGES = 2000
 COMPONENTS_FOR_FEW_IMAGES = 64
+CHUNK_ENTRIES = 2**24  # values of a kernel held at a time: 128 MB in float64
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,26 @@ def score(real: Tensor, generated: Tensor) -> Scores:
             "real and generated must have one shape (N, features) with N >= 2, got "
             f"{tuple(real.shape)} and {tuple(generated.shape)}"
         )
-    num_images, num_components = real.shape
-    if num_images <= FEW_IMAGES:
-        num_components = min(COMPONENTS_FOR_FEW_IMAGES, num_images - 1, num_components)
+    num_images, num_components = len(real), sensible_components(*real.shape)
     return Scores(
         fd_lite0=frechet_distance(real, generated, num_components=num_components),
         kid=kernel_distance(real, generated),
         num_images=num_images,
         num_components=num_components,
     )
+
+
+def sensible_components(num_images: int, num_features: int) -> int:
+    """How many principal components a Frechet distance between this many images can use."""
+    if num_images > FEW_IMAGES:
+        return num_features
+    return min(COMPONENTS_FOR_FEW_IMAGES, num_images - 1, num_features)
+
+
+def principal_axes(real: Tensor, num_components: int) -> Tensor:
+    """(features, num_components), float64: the leading eigenvectors of the covariance."""
+    _, axes = torch.linalg.eigh(torch.cov(real.double().T))  # ascending
+    return axes[:, -num_components:]
 
 
 def frechet_distance(
@@ -68,8 +82,7 @@ def frechet_distance(
     """
     real, generated = real.double(), generated.double()
     if num_components is not None and num_components < real.shape[1]:
-        _, axes = torch.linalg.eigh(torch.cov(real.T))  # ascending
-        leading = axes[:, -num_components:]  # (features, num_components)
+        leading = principal_axes(real, num_components)
         real, generated = real @ leading, generated @ leading
     real_covariance, covariance = torch.cov(real.T), torch.cov(generated.T)
     values, axes = torch.linalg.eigh(torch.atleast_2d(real_covariance))
@@ -82,7 +95,9 @@ def frechet_distance(
     return (shift + traces - 2 * trace_of_root).item()
 
 
-def kernel_distance(real: Tensor, generated: Tensor) -> float:
+def kernel_distance(
+    real: Tensor, generated: Tensor, *, chunk_entries: int = CHUNK_ENTRIES
+) -> float:
     """Unbiased squared maximum mean discrepancy under the kernel (x.y / features + 1)^3.
 
     Over all N images at once, so that no subsets need to be drawn.
@@ -90,17 +105,37 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
     Args:
         real: (N, features), N >= 2.
         generated: (M, features), M >= 2.
+        chunk_entries: kernel values held at a time; the result does not depend on it.
 
     Source: Binkowski et al., ICLR 2018, section 4 (KID).
     """
     real, generated = real.double(), generated.double()
 
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
+    def sum_of_kernel(x: Tensor, y: Tensor) -> Tensor:
+        rows = max(1, chunk_entries // len(y))
+        return sum(((some @ y.T / x.shape[1] + 1) ** 3).sum() for some in x.split(rows))
 
     def mean_of_pairs(x: Tensor) -> Tensor:
-        similarity = kernel(x, x)
-        return (similarity.sum() - similarity.trace()) / (len(x) * (len(x) - 1))
+        with_itself = ((x.square().sum(1) / x.shape[1] + 1) ** 3).sum()
+        return (sum_of_kernel(x, x) - with_itself) / (len(x) * (len(x) - 1))
 
-    cross = kernel(real, generated).mean()
+    cross = sum_of_kernel(real, generated) / (len(real) * len(generated))
     return (mean_of_pairs(real) + mean_of_pairs(generated) - 2 * cross).item()
+
+
+def inception_score(logits: Tensor) -> float:
+    """exp of the mean KL divergence of p(y | x) from p(y); in [1, classes], higher is better.
+
+    Over all N images at once: the mean of ten splits, as often reported, is lower. On another
+    network than Inception it is no inception score: name the network.
+
+    Args:
+        logits: (N, classes) of the generated images.
+
+    Source: Salimans et al., NeurIPS 2016, section 4.
+    """
+    log_probabilities = logits.double().log_softmax(1)  # log p(y | x)
+    probabilities = log_probabilities.exp()
+    log_marginal = log_probabilities.logsumexp(0) - math.log(len(logits))  # log p(y)
+    divergence = (probabilities * (log_probabilities - log_marginal)).sum(1)
+    return divergence.mean().exp().item()

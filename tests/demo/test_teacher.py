@@ -34,7 +34,8 @@ def test_the_command_makes_this_architecture_and_process(monkeypatch):
     assert not end.value.code
     (config,) = configs
     loaded = load_model(TEACHER)
-    made, shipped = recipes._new_model(config, None, 1, config.resolution), loaded.model
+    shipped = loaded.model
+    made = recipes._new_model(config, loaded.family, None, 1, config.resolution)
     assert _described(made) == _described(shipped)
     assert f"{count_parameters(shipped):,} parameters" in README
     process = recipes.NoiseProcess.new(

@@ -38,6 +38,8 @@ SHORT = {
     "train": RUN | {"max_train_steps": 2},
     "distill": RUN | {"max_train_steps": 1},
     "sample": {"num_samples": 2, "num_inference_steps": 2},
+    "evaluate": {"num_samples": 16, "num_inference_steps": 2},
+    "report": {},
 }
 
 
@@ -106,6 +108,10 @@ def test_recipe(workshop, heading):
         output = Path(value(command, "--output" if command[1] == "sample" else "--output_dir"))
         if command[1] == "sample":
             assert Image.open(output).size[0] > 16
+        if command[1] == "evaluate":
+            assert "FD-Lite0" in (output / "results.json").read_text()
+        if command[1] == "report":
+            assert "ddpm-student" in (output / "report.html").read_text()
         if command[1] == "distill" and "--dry_run" not in command:
             run(command, max_train_steps=2, resume_from_checkpoint="latest")
             check_result(output, value(command, "--pretrained_teacher_name_or_path"))

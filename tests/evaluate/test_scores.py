@@ -1,11 +1,17 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from liftplace.evaluate.scores import frechet_distance, kernel_distance, score
+from liftplace.evaluate.scores import (
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    score,
+)
 
 
 class FlatPixels(torch.nn.Module):
@@ -78,6 +84,40 @@ def test_kernel_distance_by_hand():
     real, other = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
     expected = 1 + 27 - 2 * (1 + 1 + 8 + 27) / 4
     assert kernel_distance(real, other) == pytest.approx(expected)
+
+
+def test_kernel_distance_is_torch_fidelitys_formula():
+    """polynomial_mmd of its metric_kid.py, on one subset of everything, term by term."""
+    real, other = gaussian(40, 0, 1, 17), gaussian(40, 0.3, 1.4, 18)
+
+    def kernel(x, y):
+        return (x @ y.T * (1 / x.shape[1]) + 1.0) ** 3
+
+    def sum_off_the_diagonal(x):
+        return (kernel(x, x).sum(1) - kernel(x, x).diagonal()).sum()
+
+    expected = (sum_off_the_diagonal(real) + sum_off_the_diagonal(other)) / (40 * 39)
+    expected -= 2 * kernel(real, other).sum() / 40**2
+    assert kernel_distance(real, other) == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_kernel_distance_does_not_depend_on_the_chunk():
+    real, other = gaussian(50, 0, 1, 19), gaussian(33, 0.3, 1.4, 20)
+    whole = kernel_distance(real, other)
+    for entries in (1, 120):
+        chunked = kernel_distance(real, other, chunk_entries=entries)
+        assert chunked == pytest.approx(whole, rel=1e-9)
+
+
+def test_inception_score_by_hand_and_by_another_library():
+    sure = 50 * torch.eye(4).repeat(5, 1)
+    assert inception_score(sure) == pytest.approx(4)  # sure, and all classes alike
+    assert inception_score(sure[:1].expand(20, -1)) == pytest.approx(1)  # one class
+    assert inception_score(torch.zeros(20, 4)) == pytest.approx(1)  # unsure
+    logits = gaussian(60, 0, 2, 21)
+    probabilities = logits.softmax(1).numpy()
+    divergences = scipy.stats.entropy(probabilities, probabilities.mean(0, keepdims=True), axis=1)
+    assert inception_score(logits) == pytest.approx(math.exp(divergences.mean()), rel=1e-9)
 
 
 def test_score_states_its_counts_and_orders_damage():

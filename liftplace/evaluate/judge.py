@@ -1,0 +1,133 @@
+"""All scores that were asked for, each with its interval and with what real images score."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from liftplace.evaluate.intervals import half_sample_interval
+from liftplace.evaluate.manifold import share_inside
+from liftplace.evaluate.scores import (
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    principal_axes,
+    sensible_components,
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of the table."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    better: str  # "lower" or "higher"
+    floor: float | None = None  # the same score of as many real images
+    unrelated: float | None = None  # of agreement: of the teacher's samples from different noise
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores samples by their features.
+
+    Args:
+        network: of the features, see `liftplace.evaluate.networks`; on their device.
+        real: (N, features) of real images.
+        other_real: (N, features) of other real images, for the floor; None where there are none.
+        neighbours: k of precision and recall.
+        draws, level, seed: of the intervals.
+    """
+
+    network: nn.Module
+    real: Tensor
+    other_real: Tensor | None = None
+    neighbours: int = 3
+    draws: int = 100
+    level: float = 0.95
+    seed: int = 0
+
+    @property
+    def num_components(self) -> int:
+        """Principal components of the real features that the Frechet distance uses."""
+        return sensible_components(*self.real.shape)
+
+    def scores(self, metrics: Sequence[str], generated: Tensor) -> list[Score]:
+        """One row for each of fd, kid, is, precision and recall that is in `metrics`, in its order;
+        `generated`: (N, features) of the samples."""
+        rows = {"fd": self._fd, "kid": self._kid, "is": self._is,
+                "precision": self._precision, "recall": self._recall}  # fmt: skip
+        return [rows[name](generated) for name in metrics if name in rows]
+
+    def agreement(self, pairs: dict[str, Tensor]) -> list[Score]:
+        """Two rows; `pairs`: of `liftplace.evaluate.agreement.pair_differences`."""
+        rows = []
+        for kind in ("pixel", "feature"):
+            found = self._score(f"{kind} error", _root_mean, (pairs[kind],), "lower", lowest=0)
+            unrelated = _root_mean(pairs[f"unrelated_{kind}"])
+            rows.append(Score(**vars(found) | {"unrelated": unrelated}))
+        return rows
+
+    def _fd(self, generated: Tensor) -> Score:
+        axes = principal_axes(self.real, self.num_components)
+        project = partial(_project, axes)
+        return self._against_real(
+            self.network.distance, frechet_distance, generated, "lower", project, lowest=0
+        )
+
+    def _kid(self, generated: Tensor) -> Score:
+        name = "KID" if self.network.distance == "FID" else f"KID-{self.network.name}"
+        return self._against_real(name, kernel_distance, generated, "lower")
+
+    def _precision(self, generated: Tensor) -> Score:
+        def precision(real: Tensor, points: Tensor) -> float:
+            return share_inside(points, real, k=self.neighbours)
+
+        return self._against_real("precision", precision, generated, "higher", lowest=0, highest=1)
+
+    def _recall(self, generated: Tensor) -> Score:
+        recall = partial(share_inside, k=self.neighbours)
+        return self._against_real("recall", recall, generated, "higher", lowest=0, highest=1)
+
+    def _is(self, generated: Tensor) -> Score:
+        name = "IS" if self.network.distance == "FID" else f"IS-{self.network.name}"
+        logits = self._logits(generated)
+        floor = inception_score(self._logits(self.real))
+        return self._score(name, inception_score, (logits,), "higher", floor, lowest=1)
+
+    @torch.no_grad()
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.network.logits(features)
+
+    def _against_real(
+        self, name: str, score: Callable, generated: Tensor, better: str,
+        project: Callable[[Tensor], Tensor] = lambda features: features, **bounds,
+    ) -> Score:  # fmt: skip
+        real, floor = project(self.real), None
+        if self.other_real is not None:
+            floor = score(real, project(self.other_real))
+        return self._score(name, score, (real, project(generated)), better, floor, **bounds)
+
+    def _score(
+        self, name: str, score: Callable, sets: tuple[Tensor, ...], better: str,
+        floor: float | None = None, *, lowest: float = -math.inf, highest: float = math.inf,
+    ) -> Score:  # fmt: skip
+        interval = half_sample_interval(
+            score, *sets, level=self.level, draws=self.draws, seed=self.seed,
+            description=f"Interval of {name}",
+        )  # fmt: skip
+        low, high = (float(min(max(end, lowest), highest)) for end in (interval.low, interval.high))
+        return Score(name, score(*sets), low, high, better, floor)
+
+
+def _project(axes: Tensor, features: Tensor) -> Tensor:
+    return features.double() @ axes
+
+
+def _root_mean(squares: Tensor) -> float:
+    return squares.double().mean().sqrt().item()
