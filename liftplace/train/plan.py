@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from torch import nn
 
 from liftplace.families import Family
+from liftplace.students.report import count_parameters
 from liftplace.train.batches import effective_batch
 from liftplace.train.config import DistillConfig
 from liftplace.train.models import LoadedModel
@@ -63,7 +63,7 @@ def plan(
         images: in the dataset.
         size: height and width of what the models denoise.
     """
-    ours, theirs = _count(student.model), _count(teacher.model)
+    ours, theirs = count_parameters(student.model), count_parameters(teacher.model)
     one = TYPE_SIZE[config.mixed_precision]
     adam = 2 * ours * (1 if config.use_8bit_adam else FLOAT)
     average = ours * FLOAT if config.use_ema else 0
@@ -91,10 +91,6 @@ def plan(
         result=weights + _other_parts(Path(teacher.folder), teacher.family.component),
         free_disk=shutil.disk_usage(_existing(Path(config.output_dir).resolve())).free,
     )
-
-
-def _count(model: nn.Module) -> int:
-    return sum(weight.numel() for weight in model.parameters())
 
 
 def _activations(family: Family, config, size: int, checkpointing: bool) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 from liftplace import __version__
 from liftplace.errors import UsageError
 from liftplace.families import family_of_model
+from liftplace.students.report import count_parameters
 from liftplace.train import metrics
 from liftplace.train.config import DistillConfig, RunConfig
 from liftplace.train.models import LoadedModel
@@ -131,7 +132,7 @@ def _write_model_card(config: DistillConfig, student: LoadedModel, teacher: Load
 
 
 def _sizes(student: LoadedModel, teacher: LoadedModel) -> str:
-    ours, theirs = (sum(w.numel() for w in each.model.parameters()) for each in (student, teacher))
+    ours, theirs = count_parameters(student.model), count_parameters(teacher.model)
     return (
         "| | parameters | share |\n|---|---|---|\n"
         f"| teacher | {theirs:,} | 100 % |\n| student | {ours:,} | {ours / theirs:.1%} |"
