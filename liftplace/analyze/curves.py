@@ -151,9 +151,9 @@ def style_of(number: int) -> dict:
     }
 
 
-def running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over about a twentieth of the values around each; over fewer at both ends."""
-    reach = max(1, len(values) // 40)
+def running_mean(values: np.ndarray, share: int = 20) -> np.ndarray:
+    """Mean over about a `share`-th of the values around each; over fewer at both ends."""
+    reach = max(1, len(values) // (2 * share))
     sums = np.concatenate([[0.0], np.cumsum(values)])
     positions = np.arange(len(values))
     first = np.maximum(positions - reach, 0)

@@ -15,9 +15,7 @@ from liftplace.data.config import EncodeConfig
 from liftplace.data.encoder import LATENTS, Encoder
 from liftplace.errors import UsageError
 from liftplace.families import family_of
-from liftplace.train.models import local_folder, read_model_config
-
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+from liftplace.train.models import DTYPES, local_folder, read_model_config
 
 
 def encode(config: EncodeConfig) -> None:

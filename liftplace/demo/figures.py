@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from liftplace.analyze.curves import running_mean
 from liftplace.demo.measure import Measured
 from liftplace.demo.methods import LABELS, METHODS
 from liftplace.demo.settings import DemoSettings
@@ -57,7 +58,7 @@ def save_losses(curves: list[dict], path: Path) -> None:
             if values is None:
                 continue
             style = {"color": method.colour, "linestyle": method.dashes, "label": method.label}
-            panel.plot(steps, _smooth(values), linewidth=1.8, **style)
+            panel.plot(steps, running_mean(values, share=40), linewidth=1.8, **style)
         panel.set_title(title, fontsize=11)
         panel.grid(alpha=0.3, which="both", linewidth=0.5)
         if logarithmic:
@@ -80,16 +81,6 @@ def _curve(curves: list[dict], learner: str, term: str) -> np.ndarray | None:
         term = "kd"
     key = f"{learner}/{term}"
     return np.array([line[key] for line in curves]) if key in curves[0] else None
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Running mean over about a fortieth of the steps; shorter at both ends."""
-    reach = max(1, len(values) // 80)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    positions = np.arange(len(values))
-    first = np.maximum(positions - reach, 0)
-    last = np.minimum(positions + reach + 1, len(values))
-    return (sums[last] - sums[first]) / (last - first)
 
 
 def _thousands(count: int) -> str:

@@ -21,12 +21,11 @@ from liftplace.train.checkpoint import Checkpoints
 from liftplace.train.config import RunConfig
 from liftplace.train.interrupt import Interrupt
 from liftplace.train.learner import Learner, NonFiniteError
+from liftplace.train.models import DTYPES
 from liftplace.train.process import NoiseProcess
 from liftplace.train.randomness import derive_seed
 from liftplace.train.run_folder import check_output_dir, check_same_run, claim_output_dir
 from liftplace.train.teacher import Teacher
-
-COMPUTE_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -82,7 +81,7 @@ def fit(
     if start > config.max_train_steps:
         raise UsageError(f"{checkpoint} is beyond --max_train_steps {config.max_train_steps}")
     _open_folder(accelerator, learners, config, start)
-    encoder.to(accelerator.device, COMPUTE_TYPES[accelerator.mixed_precision])
+    encoder.to(accelerator.device, DTYPES[accelerator.mixed_precision])
     batches = noisy_batches(dataset, encoder, process, config, accelerator, start)
     rank = accelerator.process_index
 

@@ -17,6 +17,7 @@ from liftplace.train.process import STANDARD, NoiseProcess, Timesteps
 
 DEFAULT_SCHEDULER = {"_class_name": "DDPMScheduler"}  # with diffusers' own defaults
 COMPONENTS = ("unet", "transformer")  # what a pipeline calls the model that denoises
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}  # mixed_precision
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # tokenizers have the last two
 
 
@@ -157,6 +158,4 @@ def _read_json(path: Path) -> dict:
 def set_precision(model: nn.Module, device: torch.device, mixed_precision: str) -> nn.Module:
     """A model that is not trained, on `device` in the type of `mixed_precision`."""
     model = model.requires_grad_(False).eval().to(device)
-    if mixed_precision == "no":
-        return model
-    return model.to({"fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision])
+    return model if mixed_precision == "no" else model.to(DTYPES[mixed_precision])

@@ -11,11 +11,10 @@ from liftplace.families import Family
 from liftplace.students.report import count_parameters
 from liftplace.train.batches import effective_batch
 from liftplace.train.config import DistillConfig
-from liftplace.train.models import LoadedModel
+from liftplace.train.models import DTYPES, LoadedModel
 from liftplace.train.result import INDEX
 
 FLOAT = 4  # bytes
-TYPE_SIZE = {"no": 4, "fp16": 2, "bf16": 2}  # of mixed_precision
 GIB = 2**30
 
 
@@ -64,7 +63,7 @@ def plan(
         size: height and width of what the models denoise.
     """
     ours, theirs = count_parameters(student.model), count_parameters(teacher.model)
-    one = TYPE_SIZE[config.mixed_precision]
+    one = DTYPES[config.mixed_precision].itemsize
     adam = 2 * ours * (1 if config.use_8bit_adam else FLOAT)
     average = ours * FLOAT if config.use_ema else 0
     batch = config.train_batch_size

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from liftplace.analyze.curves import running_mean
 from liftplace.demo import figures
 from liftplace.demo.measure import Measured
 from liftplace.demo.settings import DemoSettings
@@ -33,8 +34,8 @@ def test_curves_are_those_of_the_metrics():
 
 def test_smoothing_averages_what_is_near():
     values = np.arange(10.0)
-    assert figures._smooth(values).tolist() == [0.5, 1, 2, 3, 4, 5, 6, 7, 8, 8.5]
-    assert figures._smooth(np.ones(1000)).tolist() == [1] * 1000
+    assert running_mean(values, share=40).tolist() == [0.5, 1, 2, 3, 4, 5, 6, 7, 8, 8.5]
+    assert running_mean(np.ones(1000), share=40).tolist() == [1] * 1000
 
 
 def test_losses_are_drawn_for_one_step_and_for_many(tmp_path):
@@ -64,4 +65,4 @@ def test_samples_have_a_row_for_each_model(tmp_path):
 
 def test_counts_are_short():
     assert figures._thousands(35_173) == "35 k" and figures._thousands(1_225_089) == "1.2 M"
-    assert not math.isnan(figures._smooth(np.array([1.0]))[0])
+    assert not math.isnan(running_mean(np.array([1.0]), share=40)[0])
