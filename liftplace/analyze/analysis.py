@@ -1,0 +1,71 @@
+"""What `liftplace analyze` finds, as data: measured in one place, drawn in another."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from liftplace.analyze.maps import Maps
+from liftplace.evaluate.judge import Score
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The distillation error of a student at T timesteps, over real noised images; float64, CPU.
+
+    Every row (of an image and a channel, or of an image) has its own fit a + b s of t, with no eps.
+    Parts are means over all elements, so total = coarse + fine, and
+    explained share = 1 - fine / total. Source: arXiv 2605.19729, its coarse-easy and fine-hard
+    error.
+    """
+
+    timesteps: Tensor  # (T,), as the models are told them, ascending in noise
+    power: Tensor  # (T,): mean t^2, for scale
+    total: Tensor  # (T,): mean (t - s)^2
+    coarse: Tensor  # (T,): mean (a + b s - s)^2, explained by LIFT's fit
+    fine: Tensor  # (T,): mean (a + b s - t)^2, its residual
+    group_sizes: tuple[int, ...]  # of PLACE, ascending
+    place_fine: Tensor  # (group sizes, T): the residual of PLACE's fits
+    slope: Tensor  # (T, channels, 3): b at the 10th, 50th and 90th percentile of the images
+    intercept: Tensor  # (T, channels, 3): a likewise; one channel where a row is a whole image
+    weight: Tensor  # (group sizes, T): the adaptive weight w of PLACE, had a batch this timestep
+    lift_weight: Tensor  # (T,): likewise, of LIFT
+    identity_gap: float  # the largest |total - coarse - fine| / total
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of one model, and what they score; images (N, channels, height, width) in [-1, 1]."""
+
+    images: Tensor  # the first samples; every model's start from the same noise
+    scores: tuple[Score, ...]  # Frechet and kernel distance
+
+
+@dataclass(frozen=True)
+class StudentAnalysis:
+    """One student."""
+
+    label: str  # the shortest end of its path that tells it from the others
+    parameters: int
+    macs: int
+    errors: Errors
+    maps: Maps
+    plain: Samples | None  # None where nothing was sampled
+    corrected: Samples | None  # by the regression of the teacher on it at every step
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A teacher and its students."""
+
+    teacher: str
+    teacher_parameters: int
+    teacher_macs: int
+    teacher_samples: Samples | None
+    students: tuple[StudentAnalysis, ...]
+    scope: str  # "channel" or "sample": what is fitted as one row
+    elements: int  # of a row
+    num_samples: int  # that were scored; 0 for none
+    num_inference_steps: int
+    network: str | None  # of the features
+    num_components: int | None  # principal components in the Frechet distance
