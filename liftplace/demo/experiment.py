@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from diffusers import DDPMPipeline
 from torch import nn
 
 from liftplace.analyze.maps import compute_maps, save_maps
@@ -14,7 +13,7 @@ from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.demo.figures import save_losses, save_samples
 from liftplace.demo.measure import Referee, measure, spread
-from liftplace.demo.methods import LABELS, METHODS, SHIPPED, TimedLearner, for_cpu, new_learners
+from liftplace.demo.methods import LABELS, MAPPED, METHODS, TimedLearner, for_cpu, new_learners
 from liftplace.demo.output import RESULTS, check_free, new_folder
 from liftplace.demo.report import announcement, collect, loading_lines, table, write_json
 from liftplace.demo.settings import FAST, FULL, DemoSettings
@@ -70,7 +69,7 @@ def run(
         referee = Referee(images, held_out, settings.num_samples, cache_dir)
         measured, samples = measure(models, LABELS, teacher.process(), referee, settings)
         maps = compute_maps(
-            models[SHIPPED],
+            models[MAPPED],
             teacher.model,
             teacher.process(),
             held_out.images(spread(len(held_out), settings.num_map_images)),
@@ -79,7 +78,8 @@ def run(
             seed=settings.seed,
         )
         curves = metrics.read_metrics(folder / metrics.FILE_NAME)
-        _save_student(models[SHIPPED], teacher, folder / "student")
+        for method in METHODS:
+            _save_student(models[method.loss], teacher, folder / "students" / method.loss)
         save_samples(samples, measured, referee.floor, folder / "samples.png", settings)
         save_losses(curves, folder / "losses.png")
         save_maps(maps, folder / "maps.png")
@@ -94,8 +94,8 @@ def run(
 
     print(table(found))
     print(f"\nIn {output_dir}: {', '.join(sorted(path.name for path in output_dir.iterdir()))}.")
-    print(f"The {LABELS[SHIPPED]} student draws a digit with\n")
-    print("\n".join(f"    {line}" for line in loading_lines(output_dir)))
+    print(f"The {LABELS[MAPPED]} student draws a digit with\n")
+    print("\n".join(f"    {line}" for line in loading_lines(output_dir, MAPPED)))
     return found
 
 
@@ -136,7 +136,7 @@ def _save_student(student: nn.Module, teacher: LoadedModel, folder: Path) -> Non
     """Saves the student, and makes sure that what was saved is the student."""
     student.to(memory_format=torch.contiguous_format)  # as safetensors want it
     save_pipeline(student, teacher.process(), folder)
-    saved = DDPMPipeline.from_pretrained(folder, local_files_only=True).unet.state_dict()
+    saved = load_model(folder).model.state_dict()
     for name, weight in student.state_dict().items():
         if not torch.equal(saved[name], weight):
             raise RuntimeError(f"the student saved in {folder} differs from the one in memory")

@@ -31,7 +31,7 @@ METHODS = (
     Method("place", "LIFT+PLACE", OKABE_ITO["vermillion"], "-"),
 )
 LABELS = {"teacher": "teacher"} | {method.loss: method.label for method in METHODS}
-SHIPPED = "place"  # whose student is saved
+MAPPED = "place"  # whose maps are drawn
 
 
 class TimedLearner(Learner):

@@ -125,9 +125,9 @@ def _notes(found: dict) -> list[str]:
     ]
 
 
-def loading_lines(output_dir: Path) -> tuple[str, str]:
-    """Two lines of Python that load the saved student and sample one image."""
-    folder = str(output_dir / "student")
+def loading_lines(output_dir: Path, name: str) -> tuple[str, str]:
+    """Two lines of Python that load a saved student and sample one image."""
+    folder = str(output_dir / "students" / name)
     return (
         "from diffusers import DDPMPipeline",
         f"image = DDPMPipeline.from_pretrained({folder!r})(num_inference_steps=50).images[0]",

@@ -47,7 +47,7 @@ def test_everything_is_there(finished):
         "metrics.jsonl",
         "results.json",
         "samples.png",
-        "student",
+        "students",
     ]
     for picture in folder.glob("*.png"):
         with Image.open(picture) as image:
@@ -79,12 +79,13 @@ def test_results_say_what_was_done(finished):
     assert len({round(steps[-1][f"{name}/task"], 5) for name in list(models)[1:]}) == 4
 
 
-def test_the_two_lines_load_the_student(finished):
+@pytest.mark.parametrize("method", ["none", "mse", "lift", "place"])
+def test_the_two_lines_load_a_student(finished, method):
     folder, _ = finished
     names = {}
-    exec("\n".join(experiment.loading_lines(folder)).replace("=50", "=2"), names)
+    exec("\n".join(experiment.loading_lines(folder, method)).replace("=50", "=2"), names)
     assert names["image"].size == (16, 16)
-    unet = DDPMPipeline.from_pretrained(folder / "student").unet
+    unet = DDPMPipeline.from_pretrained(folder / "students" / method).unet
     assert tuple(unet.config.block_out_channels) == TINY.student_block_out_channels
 
 
@@ -98,7 +99,8 @@ def test_a_second_run_measures_the_same_and_says_what_it_does(finished, tmp_path
     printed = capsys.readouterr()
     assert "5 steps of 4, AdamW, learning rate 0.01" in printed.out
     assert "8 samples against 8 held-out images" in printed.out
-    assert f"DDPMPipeline.from_pretrained('{tmp_path / 'out' / 'student'}')" in printed.out
+    place = tmp_path / "out" / "students" / "place"
+    assert f"DDPMPipeline.from_pretrained('{place}')" in printed.out
     assert "Training 4 students: 100%" in printed.err and "Sampling LIFT+PLACE: 100%" in printed.err
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from liftplace.demo.methods import METHODS, SHIPPED, new_learners
+from liftplace.demo.methods import MAPPED, METHODS, new_learners
 from liftplace.demo.settings import DemoSettings
 from tests.train.tiny import tiny_unet
 
@@ -12,7 +12,7 @@ def test_learners_differ_in_their_objective_alone():
     assert [each.name for each in learners] == ["none", "mse", "lift", "place"]
     assert [each.objective.loss for each in learners] == [method.loss for method in METHODS]
     assert {each.objective.kd_weight for each in learners} == {0.5}
-    assert learners[-1].name == SHIPPED and learners[-1].objective.group_size == 32
+    assert learners[-1].name == MAPPED and learners[-1].objective.group_size == 32
     first = learners[0]
     for each in learners[1:]:
         assert each.optimizer.defaults == first.optimizer.defaults

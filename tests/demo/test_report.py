@@ -75,7 +75,7 @@ def test_announcement_names_the_settings_of_all():
 
 
 def test_loading_lines_name_the_folder():
-    first, second = loading_lines(Path("my demo"))
+    first, second = loading_lines(Path("my demo"), "lift")
     assert first == "from diffusers import DDPMPipeline"
     compile(second, "line", "exec")
-    assert repr(str(Path("my demo") / "student")) in second
+    assert repr(str(Path("my demo") / "students" / "lift")) in second
