@@ -1,5 +1,5 @@
 """The command line: liftplace demo | prune | encode | distill | train | sample | evaluate
-| report.
+| analyze | report.
 
 Bad input ends with one line on stderr and exit code 2, a run that failed with one line and 1, and
 Ctrl-C with 130. Heavy imports wait for the command that needs them.
@@ -119,6 +119,10 @@ COMMANDS = {
         Command(
             "evaluate", "score the samples of a saved model",
             "liftplace.evaluate.config:EvaluateConfig", "liftplace.evaluate.evaluate:evaluate",
+        ),
+        Command(
+            "analyze", "show where students differ from their teacher",
+            "liftplace.analyze.config:AnalyzeConfig", "liftplace.analyze.analyze:analyze",
         ),
         Command(
             "report", "draw the curves and samples of training runs side by side",

@@ -268,7 +268,7 @@ def test_unknown_command(capsys, argv):
     assert code == 2
     assert err == (
         f"liftplace: there is no command {argv[0]!r}: choose from demo, prune, encode, "
-        "distill, train, sample, evaluate, report, or see --help\n"
+        "distill, train, sample, evaluate, analyze, report, or see --help\n"
     )
 
 

@@ -12,10 +12,10 @@ from liftplace.evaluate.judge import Score
 class Errors:
     """The distillation error of a student at T timesteps, over real noised images; float64, CPU.
 
-    Every row (of an image and a channel, or of an image) has its own fit a + b s of t, with no eps.
-    Parts are means over all elements, so total = coarse + fine, and
-    explained share = 1 - fine / total. Source: arXiv 2605.19729, its coarse-easy and fine-hard
-    error.
+    Every row (of an image and a channel, or of an image) has its own fit a + b s of t, with no eps;
+    PLACE's residual and the weights have the eps of `place_loss` and `lift_loss`. Parts are means
+    over all elements, so total = coarse + fine, and explained share = 1 - fine / total.
+    Source: arXiv 2605.19729, its coarse-easy and fine-hard error.
     """
 
     timesteps: Tensor  # (T,), as the models are told them, ascending in noise

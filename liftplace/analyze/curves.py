@@ -6,19 +6,26 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
-from liftplace.analyze.colours import OKABE_ITO
+from liftplace.analyze.axes import (
+    DPI,
+    WIDTH,
+    dress,
+    set_log,
+    short,
+    style_of,
+    suits_log,
+    whole_numbers,
+)  # fmt: skip
 from liftplace.analyze.runs import Curve, Run
 from liftplace.errors import UsageError
 from liftplace.evaluate.pictures import new_figure
 
-WIDTH, DPI = 9.0, 150  # inches; shown 900 pixels wide, 10 points are 14 pixels high
-DASHES = ("-", (0, (4, 1.2)), (0, (5, 1, 1, 1)), (0, (1.4, 0.8)))
 FEW = 40  # logged values that are marked one by one, and not smoothed
 COLUMNS = 5  # of samples
-LABEL = 34  # characters of a run's name in a picture
+EVALUATION = "evaluation/"
+APART = ("weighted/", "gradient_share/", "gradient_norm/")  # drawn by liftplace.analyze.term_curves
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Panel:
     logarithmic: bool = True
     smooth: bool = True
     limits: tuple[float, float] | None = None
+    better: str | None = None  # "lower" or "higher": the best value is marked
 
 
 TERMS = {  # coarse and fine are logged before the reduction scales them
@@ -52,12 +60,13 @@ TRAINING = {
 
 
 def panels_of(runs: Sequence[Run]) -> dict[str, dict[str, Panel]]:
-    """The metrics that any run has, by picture: "losses", "training" and "other"."""
-    logged = {name: None for run in runs for name in run.curves}
+    """The metrics that any run has, by picture: "scores", "losses", "training" and "other"."""
+    logged = {name: None for run in runs for name in run.curves if not name.startswith(APART)}
+    scores = {name: _score(name) for name in logged if name.startswith(EVALUATION)}
     unknown = {
         name: Panel(name, "as logged", logarithmic="share" not in name)
         for name in logged
-        if name not in TERMS | TRAINING
+        if name not in TERMS | TRAINING | scores
     }
     gradients = {name: panel for name, panel in unknown.items() if "gradient" in name}
     other = {name: panel for name, panel in unknown.items() if name not in gradients}
@@ -68,8 +77,16 @@ def panels_of(runs: Sequence[Run]) -> dict[str, dict[str, Panel]]:
         if name in logged
     }
     training = {name: panel for name, panel in TRAINING.items() if name in logged}
-    pictures = {"losses": terms, "training": training | gradients, "other": other}
+    pictures = {"scores": scores, "losses": terms, "training": training | gradients, "other": other}
     return {name: panels for name, panels in pictures.items() if panels}
+
+
+def _score(metric: str) -> Panel:
+    name, better = metric.removeprefix(EVALUATION), better_of(metric)
+    unit = f"{better} is better"
+    if name in ("precision", "recall"):
+        return Panel(name, unit, False, smooth=False, limits=(-0.02, 1.02), better=better)
+    return Panel(name, unit, smooth=False, better=better)
 
 
 def _unit(reductions: set[str | None]) -> str:
@@ -109,46 +126,41 @@ def save_curves(runs: Sequence[Run], panels: dict[str, Panel], path: str | Path)
 def _draw(axes: Axes, runs: Sequence[Run], metric: str, panel: Panel) -> None:
     drawn = {number: run.curves[metric] for number, run in enumerate(runs) if metric in run.curves}
     for number, curve in drawn.items():
-        style = style_of(number)
-        if len(curve.values) < FEW or not panel.smooth:
-            marker = "o" if len(curve.values) < FEW else None
-            axes.plot(curve.steps, curve.values, linewidth=1.6, marker=marker, ms=4, **style)
-        else:
-            pale = {"color": style["color"], "alpha": 0.3, "linewidth": 0.7}
-            axes.plot(curve.steps, curve.values, **pale)
-            axes.plot(curve.steps, running_mean(curve.values), linewidth=1.8, **style)
-    if panel.logarithmic and suits_log(list(drawn.values())):
-        _set_log(axes)
+        draw_curve(axes, curve, style_of(number), smooth=panel.smooth)
+        if panel.better is not None:
+            best = best_of(curve, panel.better)
+            star = {"marker": "*", "ms": 13, "mec": "white", "color": style_of(number)["color"]}
+            axes.plot(curve.steps[best], curve.values[best], zorder=3, clip_on=False, **star)
+    if panel.logarithmic and suits_log(np.concatenate([each.values for each in drawn.values()])):
+        set_log(axes)
     if panel.limits is not None:
         axes.set_ylim(panel.limits)
-    axes.set_title(panel.title, fontsize=10)
-    axes.set_xlabel("optimiser step", fontsize=10)
-    axes.set_ylabel(panel.unit, fontsize=10)
+    dress(axes, panel.title, "optimiser step", panel.unit)
     axes.set_xlim(0, 1.02 * max(run.last_step for run in runs))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.tick_params(labelsize=9, which="both")
-    axes.grid(alpha=0.3, which="both", linewidth=0.5)
+    whole_numbers(axes)
 
 
-def _set_log(axes: Axes) -> None:
-    """A logarithmic y axis with plain numbers, few enough not to touch."""
-    axes.set_yscale("log", nonpositive="mask")
-    low, high = axes.get_ylim()
-    labelled = (1, 2, 3, 5) if high < 30 * low else (1, 3) if high < 1000 * low else (1,)
-    axes.yaxis.set_major_locator(LogLocator(subs=labelled))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def draw_curve(axes: Axes, curve: Curve, style: dict, *, smooth: bool = True) -> None:
+    """Few values are marked; of many the raw ones are pale beside their running mean."""
+    few = len(curve.values) < FEW
+    if few or not smooth:
+        marker = "o" if few else None
+        axes.plot(curve.steps, curve.values, linewidth=1.6, marker=marker, ms=4, **style)
+    else:
+        pale = {"color": style["color"], "alpha": 0.3, "linewidth": 0.7}
+        axes.plot(curve.steps, curve.values, **pale)
+        axes.plot(curve.steps, running_mean(curve.values), linewidth=1.8, **style)
 
 
-def style_of(number: int) -> dict:
-    """Colour and dashes of run `number`; dashes differ too, for print without colours."""
-    colours = list(OKABE_ITO.values())
-    # Seven colours and four kinds of dashes have no common factor: 28 runs before one repeats.
-    return {
-        "color": colours[number % len(colours)],
-        "linestyle": DASHES[number % len(DASHES)],
-    }
+def better_of(metric: str) -> str:
+    """Whether "higher" or "lower" values of such a score are better."""
+    name = metric.removeprefix(EVALUATION)
+    return "higher" if name in ("precision", "recall") or name.startswith("IS") else "lower"
+
+
+def best_of(curve: Curve, better: str) -> int:
+    """Index of the best value, the first of equal ones."""
+    return int(curve.values.argmax() if better == "higher" else curve.values.argmin())
 
 
 def running_mean(values: np.ndarray, share: int = 20) -> np.ndarray:
@@ -159,21 +171,6 @@ def running_mean(values: np.ndarray, share: int = 20) -> np.ndarray:
     first = np.maximum(positions - reach, 0)
     last = np.minimum(positions + reach + 1, len(values))
     return (sums[last] - sums[first]) / (last - first)
-
-
-def suits_log(curves: Sequence[Curve]) -> bool:
-    """Whether no value is negative, most are not zero, and the largest is far from the smallest."""
-    values = np.concatenate([curve.values for curve in curves])
-    positive = values[values > 0]
-    if (values < 0).any() or 2 * len(positive) < len(values):
-        return False
-    return bool(positive.max() > 3 * positive.min())
-
-
-def short(label: str) -> str:
-    """The label, its middle left out where it is long."""
-    half = (LABEL - 3) // 2
-    return label if len(label) <= LABEL else f"{label[:half]} … {label[-half:]}"
 
 
 def save_samples(runs: Sequence[Run], path: str | Path) -> None:

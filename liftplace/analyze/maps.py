@@ -1,35 +1,41 @@
 """Where a student differs from its teacher: error maps and group maps over timesteps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor, nn
 
 from liftplace import linear_fit
+from liftplace.analyze.correct import regress
 from liftplace.evaluate.pictures import new_figure, to_pixels
-from liftplace.train.models import predict
+from liftplace.evaluate.sampling import answer
+from liftplace.families.family import Conditions
 from liftplace.train.process import NoiseProcess
+
+LATENT_RANGE = 3.0  # latents have a standard deviation of about 1
 
 
 @dataclass(frozen=True)
 class Maps:
     """Errors and PLACE groups at T timesteps; maps are averages over the channels."""
 
-    timesteps: tuple[int, ...]
-    noisy: Tensor  # (T, channels, height, width): the first image, noised
+    timesteps: tuple[float, ...]  # as the models are told them
+    noisy: Tensor  # (T, 1 or 3, pixel height, pixel width), about [-1, 1]: the first image, noised
     error: Tensor  # (T, height, width): (teacher - student)^2 on the first image
     group: Tensor  # (T, height, width): its group numbers, 0 for the smallest errors
     mean_error: Tensor  # (T, height, width): over all images
     mean_group: Tensor  # (T, height, width): over all images
-    explained: Tensor  # (T,): share of the error that one linear fit a channel removes (LIFT);
+    explained: Tensor  # (T,), float64: share of the error that one linear fit a row removes (LIFT);
     # NaN where there is no error
     num_images: int
     num_groups: int
+    noisy_label: str = "noisy image"
 
 
 @torch.no_grad()
@@ -38,20 +44,30 @@ def compute_maps(
     teacher: nn.Module,
     process: NoiseProcess,
     images: Tensor,
+    conditions: Conditions | None = None,
     *,
     timesteps: Sequence[int],
     group_size: int = 16,
+    scope: str = "channel",
+    batch_size: int = 64,
     seed: int = 0,
+    decode: Callable[[Tensor], Tensor] | None = None,
 ) -> Maps:
     """Compares student and teacher on the same noisy images at each timestep.
 
     Args:
-        student, teacher: models of one shape, on one device.
+        student, teacher: models of one shape, on one device, in any type.
         process: their noise process.
-        images: (N, channels, height, width) in [-1, 1]. Every timestep adds the same noise.
+        images: (N, channels, height, width): images in [-1, 1], or latents. Every timestep adds
+            the same noise.
+        conditions: by name, (N, ...).
         timesteps: numbers of the process's timesteps.
         group_size: elements of a PLACE group, as in ``place_loss``.
+        scope: a row is a "channel" of an image, or a whole "sample".
+        batch_size: images at a time.
         seed: of the noise.
+        decode: from latents to images in [-1, 1], for the picture of the noisy ones. Without it
+            latents are shown by their first three channels.
 
     Returns:
         The maps, on the CPU. Source: arXiv 2605.19729 (error and group maps; the share that a
@@ -59,34 +75,72 @@ def compute_maps(
     """
     device = next(student.parameters()).device
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
-    noisy, errors, groups, explained = [], [], [], []
+    told, noisy, errors, groups, explained = [], [], [], [], []
     for timestep in timesteps:
-        number = torch.full((len(images),), timestep)
-        batch = process.noise_images(images, number, noise)
-        inputs, times = batch.noisy.to(device), batch.timesteps.to(device)
-        ours, theirs = predict(student, inputs, times), predict(teacher, inputs, times)
-        error = (theirs - ours).square()
-        noisy.append(batch.noisy[0])
-        errors.append(error.cpu())
-        groups.append(linear_fit(ours, theirs, group_size=group_size).group.cpu())
-        explained.append(_explained(ours, theirs, error).cpu())
-    error = torch.stack(errors).mean(2)  # (T, N, height, width)
-    group = torch.stack(groups).float().mean(2)
+        found = []
+        for first in range(0, len(images), batch_size):
+            part = slice(first, first + batch_size)
+            number = torch.full((len(images[part]),), timestep)
+            batch = process.noise_images(images[part], number, noise[part])
+            inputs = (batch.noisy.to(device), batch.timesteps.to(device))
+            given = {name: value[part].to(device) for name, value in (conditions or {}).items()}
+            ours, theirs = (answer(model, *inputs, given) for model in (student, teacher))
+            found.append(_of_batch(ours, theirs, group_size, scope))
+            if first == 0:
+                told.append(batch.timesteps[0].item())
+                noisy.append(batch.noisy[:1])
+        error, group, residual = (torch.cat(parts) for parts in zip(*found, strict=True))
+        errors.append(error)
+        groups.append(group)
+        total = error.double().mean((1, 2))  # (N,)
+        explained.append(torch.where(total.sum() > 0, 1 - residual.sum() / total.sum(), torch.nan))
+    error, group = torch.stack(errors), torch.stack(groups)  # (T, N, height, width)
+    noisy, label = _shown(torch.cat(noisy), decode)
+    row = images[0, 0].numel() if scope == "channel" else images[0].numel()
     return Maps(
-        timesteps=tuple(timesteps),
-        noisy=torch.stack(noisy),
+        timesteps=tuple(told),
+        noisy=noisy,
         error=error[:, 0],
         group=group[:, 0],
         mean_error=error.mean(1),
         mean_group=group.mean(1),
         explained=torch.stack(explained),
         num_images=len(images),
-        num_groups=-(-images[0, 0].numel() // group_size),
+        num_groups=-(-row // group_size),
+        noisy_label=label,
     )
 
 
-def save_maps(maps: Maps, path: str | Path) -> None:
-    """Writes the maps as one PNG: a column for each timestep."""
+def _of_batch(
+    student: Tensor, teacher: Tensor, group_size: int, scope: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Error and group number, (images, height, width), means over the channels; and what a linear
+    fit leaves of an image's mean error, (images,)."""
+    group = linear_fit(student, teacher, group_size=group_size, scope=scope).group
+    residual = (regress(student, teacher, scope).fitted - teacher).square().mean((1, 2, 3))
+    error = (teacher - student).square().mean(1)
+    return error.cpu(), group.float().mean(1).cpu(), residual.cpu()
+
+
+def _shown(noisy: Tensor, decode: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, str]:
+    """Images (T, 1 or 3, height, width) of what the models see, and what to call them."""
+    if decode is not None:
+        return decode(noisy).cpu(), "noisy latents,\ndecoded"
+    if noisy.shape[1] in (1, 3):
+        return noisy, "noisy image"
+    channels = 3 if noisy.shape[1] > 3 else 1
+    label = "noisy latents,\n" + ("channels 1 to 3" if channels == 3 else "channel 1")
+    return noisy[:, :channels] / LATENT_RANGE, label
+
+
+def save_maps(maps: Maps, path: str | Path, beside: Sequence[Maps] = ()) -> None:
+    """Writes the maps as one PNG: a column for each timestep.
+
+    Args:
+        maps: to draw.
+        path: of the PNG.
+        beside: of other students, to be compared with: all are drawn on one scale.
+    """
     columns = len(maps.timesteps)
     cell, left, right, top = 0.95, 1.75, 0.85, 0.5  # inches
     width, height = left + columns * cell + right, top + 5 * cell + 0.1
@@ -109,36 +163,39 @@ def save_maps(maps: Maps, path: str | Path) -> None:
     for column, timestep in enumerate(maps.timesteps):
         share = maps.explained[column].item()
         percent = "-" if math.isnan(share) else f"{100 * share:.0f} %"
-        grid[0, column].set_title(f"t = {timestep}\n{percent}", fontsize=9)
+        grid[0, column].set_title(f"t = {timestep:.0f}\n{percent}", fontsize=9)
         grid[0, column].imshow(to_pixels(maps.noisy[column, None])[0])
     images = f"mean of {maps.num_images} images"
-    rows = ["noisy image", "error (t - s)²", "PLACE group", f"error (t - s)²\n{images}"]
+    rows = [maps.noisy_label, "error (t - s)²", "PLACE group", f"error (t - s)²\n{images}"]
     rows.append(f"PLACE group\n{images}")
     for axes, label in zip(grid[:, 0], rows, strict=True):
         axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     note = "timestep\nlinear fit explains"
     figure.text((left - 0.08) / width, 1 - (top - 0.06) / height, note, fontsize=9, ha="right")
-    _draw(figure, grid[1], maps.error, "inferno", "squared error", log=True)
-    _draw(figure, grid[3], maps.mean_error, "inferno", "squared error", log=True)
-    _draw(figure, grid[2], maps.group, "viridis", "group", largest=maps.num_groups - 1)
-    _draw(figure, grid[4], maps.mean_group, "viridis", "group")
+    everyone = (maps, *beside)
+    last = (0, maps.num_groups - 1)
+    _draw(figure, grid[1], maps.error, "inferno", "squared error",
+          _limits(each.error for each in everyone), log=True)  # fmt: skip
+    _draw(figure, grid[3], maps.mean_error, "inferno", "squared error",
+          _limits(each.mean_error for each in everyone), log=True)  # fmt: skip
+    _draw(figure, grid[2], maps.group, "viridis", "group", last)
+    _draw(figure, grid[4], maps.mean_group, "viridis", "group",
+          _limits(each.mean_group for each in everyone))  # fmt: skip
     figure.savefig(path, dpi=130)
 
 
-def _explained(student: Tensor, teacher: Tensor, error: Tensor) -> Tensor:
-    fit = linear_fit(student, teacher)  # slope and intercept (rows, 1)
-    s, t = student.flatten(2).flatten(0, 1), teacher.flatten(2).flatten(0, 1)  # (rows, elements)
-    residual = (fit.intercept + fit.slope * s - t).square().sum()
-    total = error.sum()
-    return torch.where(total > 0, 1 - residual / total, torch.nan)
+def _limits(values: Iterable[Tensor]) -> tuple[float, float]:
+    values = torch.cat([each.flatten() for each in values])
+    return values.min().item(), values.max().item()
 
 
 def _draw(
-    figure: Figure, row, values: Tensor, colours: str, label: str, *, log=False, largest=None
-) -> None:
+    figure: Figure, row, values: Tensor, colours: str, label: str, limits: tuple[float, float], *,
+    log: bool = False,
+) -> None:  # fmt: skip
     """Draws one row of maps on one scale, with its colour bar at the right."""
-    low, high = values.min().item(), values.max().item()
-    scale = {"vmin": 0 if largest else low, "vmax": largest or high}
+    low, high = limits
+    scale = {"vmin": low, "vmax": high}
     if log and high > 0:
         # The very smallest errors are accidents: four decades below the largest are enough.
         scale = {"norm": LogNorm(max(low, high * 1e-4), high, clip=True)}
@@ -147,4 +204,9 @@ def _draw(
     box = row[-1].get_position()
     bar = figure.add_axes((box.x1 + 0.012, box.y0, 0.014, box.height))
     figure.colorbar(drawn, cax=bar).set_label(label, fontsize=8)
+    if log and high > 0:
+        few = high > 30 * low
+        bar.yaxis.set_major_locator(LogLocator(subs=(1,) if few else (1, 2, 5)))
+        bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        bar.yaxis.set_minor_formatter(NullFormatter())
     bar.tick_params(labelsize=7)

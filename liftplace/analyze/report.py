@@ -1,15 +1,13 @@
 """`liftplace report`: the curves, samples and settings of training runs, side by side."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from liftplace import __version__
+from liftplace.analyze import html
 from liftplace.demo.output import check_free, new_folder
 from liftplace.errors import UsageError
 from liftplace.settings import check_types
@@ -19,9 +17,17 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 CAPTIONS = {
+    "scores": "Scores of samples while training, without intervals. A star marks each run's best.",
     "losses": "Terms of the loss, without their weights; only “loss” has them. Thin: as logged. "
     "Thick: running mean over about a twentieth of a run's values. All runs of a panel are on one "
     "scale, but “loss” and “kd” compare only between runs of the same objective.",
+    "weighted": "The terms as they enter the loss, weights and reduction included: they sum to "
+    "it. All runs on one scale.",
+    "shares": "The share of the gradient that each weighted term contributes, the projection of "
+    "its gradient on the whole one over that one's squared norm. The shares of a step sum to 1, "
+    "the dotted lines are 0 and 1; a term below 0 pulls against the others.",
+    "norms": "The norm of each weighted term's own gradient, before clipping. All runs on one "
+    "scale.",
     "training": "What the optimiser did. w near 0 puts the distillation loss on its coarse term, "
     "near 1 on its fine one.",
     "other": "Everything else that was logged.",
@@ -29,6 +35,10 @@ CAPTIONS = {
     "of one run start from the same noise, as do those of runs with one seed, size and number.",
 }
 HEADINGS = {
+    "scores": "Scores",
+    "weighted": "Weighted terms",
+    "shares": "Shares of the gradient",
+    "norms": "Gradient norms by term",
     "losses": "Loss terms",
     "training": "Training",
     "other": "Other metrics",
@@ -39,18 +49,6 @@ SHOWN = (
     "max_train_steps", "learning_rate", "lr_scheduler", "use_ema", "seed",
 )  # fmt: skip
 NOT_COMPARED = {"output_dir", "hub_model_id", "logging_dir", "resume_from_checkpoint"}
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 2rem auto;
-       max-width: 900px; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
-figure { margin: 0; } img { max-width: 100%; height: auto; }
-figcaption, .note { color: #444; font-size: 0.9rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #ccc; text-align: right;
-         vertical-align: bottom; max-width: 15rem; overflow-wrap: break-word; }
-th:first-child, td:first-child { text-align: left; }
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +78,7 @@ def report(config: ReportConfig) -> None:
     Raises:
         UsageError: a run cannot be read, or the report cannot be written.
     """
-    from liftplace.analyze import curves  # matplotlib
+    from liftplace.analyze import curves, term_curves  # matplotlib
     from liftplace.analyze.runs import read_runs
 
     config.check_complete()
@@ -91,22 +89,41 @@ def report(config: ReportConfig) -> None:
         for name, panels in curves.panels_of(drawn).items():
             pictures[name] = folder / f"{name}.png"
             curves.save_curves(drawn, panels, pictures[name])
+        for name, family in term_curves.families_of(drawn).items():
+            pictures[name] = folder / f"{name}.png"
+            term_curves.save_terms(drawn, family, pictures[name])
         if any(run.samples for run in runs):
             pictures["samples"] = folder / "samples.png"
             curves.save_samples(runs, pictures["samples"])
         (folder / PAGE).write_text(page(runs, pictures), encoding="utf-8")
-    print(_text_table(summary(runs)))
+    print(text_table(summary(runs)))
     print(f"\n{Path(config.output_dir) / PAGE}")
 
 
 def summary(runs: Sequence["Run"]) -> list[list[str]]:
     """A header and a row a run: how far it is, and each metric at its end."""
-    metrics = list({name: None for run in runs for name in run.curves if name != "learning_rate"})
-    rows = [["run", "state", "images a step", *metrics]]
+    from liftplace.analyze.curves import APART, EVALUATION  # matplotlib
+
+    logged = {name: None for run in runs for name in run.curves if not name.startswith(APART)}
+    scores = [name for name in logged if name.startswith(EVALUATION)]
+    metrics = [name for name in logged if name not in ("learning_rate", *scores)]
+    best = [f"best {name.removeprefix(EVALUATION)}" for name in scores]
+    rows = [["run", "state", "images a step", *best, *metrics]]
     for run in runs:
         batch = "" if run.effective_batch is None else f"{run.effective_batch:,}"
-        rows.append([run.label, run.state, batch, *(_at_end(run, name) for name in metrics)])
+        bests = (_best(run, name) for name in scores)
+        rows.append([run.label, run.state, batch, *bests, *(_at_end(run, n) for n in metrics)])
     return rows
+
+
+def _best(run: "Run", metric: str) -> str:
+    from liftplace.analyze.curves import best_of, better_of  # matplotlib
+
+    if metric not in run.curves:
+        return "–"
+    curve = run.curves[metric]
+    best = best_of(curve, better_of(metric))
+    return f"{curve.values[best]:.4g} at\u00a0step\u00a0{curve.steps[best]:,}"
 
 
 def _at_end(run: "Run", metric: str) -> str:
@@ -147,59 +164,29 @@ def page(runs: Sequence["Run"], pictures: dict[str, Path]) -> str:
     """The report as one HTML file without scripts, pictures inside."""
     names = ", ".join(dict.fromkeys(run.label for run in runs))
     parts = [
-        "<h1>Training runs</h1>",
-        "<h2>Summary</h2>",
-        _html_table(summary(runs)),
-        '<p class="note">Metrics: mean over the last twentieth of the logged values. They are '
-        "terms of the training and no measure of image quality.</p>",
+        html.heading("Summary"),
+        html.table(summary(runs)),
+        html.note(
+            "Metrics: mean over the last twentieth of the logged values; scores: the best. "
+            "Terms of the training are no measure of image quality."
+        ),
     ]
     for name, picture in pictures.items():
-        parts += [f"<h2>{HEADINGS[name]}</h2>", _figure(picture, CAPTIONS[name])]
+        alt = f"{HEADINGS[name]} over the optimiser steps of {names}"
+        caption = CAPTIONS[name]
+        parts += [html.heading(HEADINGS[name]), html.figure(picture, alt=alt, caption=caption)]
     settings = settings_table(runs)
     if len(settings) > 1:
         parts += [
-            "<h2>Settings</h2>",
-            _html_table(settings),
-            '<p class="note">The main ones, and all in which the runs differ.</p>',
+            html.heading("Settings"),
+            html.table(settings),
+            html.note("The main ones, and all in which the runs differ."),
         ]
-    parts.append(f'<p class="note">liftplace {escape(__version__)}</p>')
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Training runs: {escape(names)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    return html.page(f"Training runs: {names}", "Training runs", parts)
 
 
-def _figure(picture: Path, caption: str) -> str:
-    from PIL import Image
-
-    from liftplace.analyze.curves import DPI
-
-    data = base64.b64encode(picture.read_bytes()).decode("ascii")
-    with Image.open(picture) as image:
-        width = image.width * 100 // DPI  # all at one scale
-    alt = f"{HEADINGS[picture.stem]} of the runs over the optimiser steps"
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" width="{width}" alt="{alt}">\n'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _html_table(rows: list[list[str]]) -> str:
-    header, *others = rows
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in others
-    )
-    return (
-        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n'
-        "</table></div>"
-    )
-
-
-def _text_table(rows: list[list[str]]) -> str:
+def text_table(rows: list[list[str]]) -> str:
+    """The rows in columns: the first at the left, the others at the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -69,7 +69,7 @@ def read_runs(folders: tuple[str, ...]) -> list[Run]:
             raise UsageError(f"RUN {path} is given {times} times: name each run once")
     runs = [
         run
-        for given, path, label in zip(folders, paths, _labels(paths), strict=True)
+        for given, path, label in zip(folders, paths, labels_of(paths), strict=True)
         for run in _read_run(given, path, label)
     ]
     if not any(run.last_step for run in runs):
@@ -77,7 +77,7 @@ def read_runs(folders: tuple[str, ...]) -> list[Run]:
     return runs
 
 
-def _labels(paths: list[Path]) -> list[str]:
+def labels_of(paths: list[Path]) -> list[str]:
     """The shortest ends of the paths, of one length, that differ."""
     longest = max(len(path.parts) for path in paths)
     for length in range(1, longest + 1):

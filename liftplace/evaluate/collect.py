@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ from tqdm.auto import tqdm
 
 from liftplace.errors import UsageError
 from liftplace.evaluate.features import write_whole
+from liftplace.evaluate.processes import main_process_decides, start_processes
 
-PART = 256  # samples a file; a part's noise comes from its number, so this is no setting
+# Samples a file; a part's noise comes from its number, so this is no setting. Eight processes have
+# one each of 1,000 samples.
+PART = 128
 RECORD = "samples.json"
 
 Draw = Callable[[int, int, int], dict[str, Tensor]]
@@ -23,8 +27,10 @@ Draw = Callable[[int, int, int], dict[str, Tensor]]
 def collect(folder: Path, record: dict, num_samples: int, draw: Draw) -> dict[str, Tensor]:
     """What `draw` gives for all samples, by name; parts that are in the folder are not drawn again.
 
+    Several processes share out the parts that are missing, and all get all of them.
+
     Args:
-        folder: of the parts.
+        folder: of the parts, which all processes see.
         record: of everything that the parts depend on, as JSON has it.
         num_samples: of all parts together.
         draw: from a part's seed, its first sample and its number of samples to tensors, one row
@@ -34,18 +40,26 @@ def collect(folder: Path, record: dict, num_samples: int, draw: Draw) -> dict[st
         UsageError: the folder holds something else, or samples with another record.
         OSError: a file could not be written.
     """
-    _claim(folder, record)
-    parts = []
-    with tqdm(total=num_samples, desc="Sampling") as bar:
-        for number, first in enumerate(range(0, num_samples, PART)):
-            count = min(PART, num_samples - first)
-            file = folder / "samples" / f"{number:05}.safetensors"
-            part = _read(file)
-            if part is None:
-                part = draw(seed_of_part(record["seed"], number), first, count)
-                write_whole(file, save(part))
-            parts.append(part)
-            bar.update(count)
+    state = start_processes()
+    firsts = range(0, num_samples, PART)
+    files = [folder / "samples" / f"{number:05}.safetensors" for number in range(len(firsts))]
+    missing = main_process_decides(state, partial(_missing, folder, record, files))
+    ours = missing[state.process_index :: state.num_processes]
+    counts = [min(PART, num_samples - first) for first in firsts]
+    with tqdm(
+        total=num_samples - sum(counts[number] for number in missing if number not in ours),
+        initial=num_samples - sum(counts[number] for number in missing),
+        desc="Sampling" if state.num_processes == 1 else "Sampling (this process's share)",
+        disable=not state.is_main_process,
+    ) as bar:
+        for number in ours:
+            seed = seed_of_part(record["seed"], number)
+            write_whole(files[number], save(draw(seed, firsts[number], counts[number])))
+            bar.update(counts[number])
+    state.wait_for_everyone()
+    parts = [_read(file) for file in files]
+    if any(part is None for part in parts):
+        raise UsageError(f"--output_dir {folder} must be one folder that all processes see")
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -54,7 +68,18 @@ def seed_of_part(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-def _claim(folder: Path, record: dict) -> None:
+def _missing(folder: Path, record: dict, files: list[Path]) -> list[int]:
+    """The numbers of the parts that are to be drawn, of a folder that is ours."""
+    claim(folder, record | {"samples_per_file": PART})
+    return [number for number, file in enumerate(files) if _read(file) is None]
+
+
+def claim(folder: Path, record: dict) -> None:
+    """Makes a new or empty folder that of this record.
+
+    Raises:
+        UsageError: it holds something else, or what has another record.
+    """
     file = folder / RECORD
     if not file.is_file():
         if folder.is_dir() and any(folder.iterdir()):

@@ -3,11 +3,13 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from liftplace.errors import UsageError
 from liftplace.settings import at_least, between, check_types
 
-METRICS = ("fd", "kid", "is", "precision", "recall", "agreement")
+METRICS = ("fd", "fid", "kid", "is", "precision", "recall", "agreement", "clip")
+AGAINST_REAL = ("kid", "is", "precision", "recall")  # which need the features of real images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +24,29 @@ class EvaluateConfig:
     """Folder of the model, or its name on the Hugging Face Hub."""
     reference_dir: str = ""
     """Folder of real images, or digits; twice as many as --num_samples give the floor too."""
+    reference_stats: str | None = None
+    """Instead of --reference_dir: a file of --save_reference_stats, or an .npz with mu and sigma of
+    the real images' features, as pytorch-fid writes it (fd alone)."""
+    save_reference_stats: str | None = None
+    """New .safetensors file for the features of the real images, to be --reference_stats later."""
+    split: Literal["train", "test"] = "train"
+    """Which of the real images."""
     output_dir: str = ""
     """Folder of results.json: new, empty, or one to go on with."""
     teacher: str | None = None
     """Folder of the teacher, for the metric agreement."""
     metrics: tuple[str, ...] | str = ("fd", "kid", "precision", "recall")
-    """fd, kid, is, precision, recall, agreement: with commas or spaces between them."""
+    """fd, kid, is, precision, recall, agreement, clip: with commas or spaces between them; fid is
+    fd with --feature_network inception."""
     num_samples: int = 1000
     num_inference_steps: int = 25
     seed: int = 0
     batch_size: int = 64
     """Images that are made at a time."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Type of the weights that make samples; scores are made in float32 and float64."""
+    dataloader_num_workers: int = 0
+    """Processes that read real images ahead."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
     center_crop: bool = False
@@ -44,10 +58,12 @@ class EvaluateConfig:
     guidance_scale: float = 1.0
     """Classifier-free guidance; 1 is none."""
     feature_network: str = "lite0"
-    """lite0, inception (with --feature_weights), or module:attr of an nn.Module or of what returns
+    """lite0, inception, or module:attr of an nn.Module or of what returns
     one: images in [-1, 1] in, (N, features) out."""
     feature_weights: str | None = None
-    """File of Inception's weights, as torch-fidelity releases them."""
+    """File of Inception's weights, as torch-fidelity releases them; downloaded by default."""
+    clip_model: str = "openai/clip-vit-base-patch16"
+    """Folder of a CLIPModel, or its name on the Hugging Face Hub, for the metric clip."""
     neighbours: int = 3
     """k of precision and recall."""
     interval_draws: int = 100
@@ -60,8 +76,11 @@ class EvaluateConfig:
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             raise UsageError(f"metrics must be of {', '.join(METRICS)}, got {self.metrics}")
+        if "fid" in self.metrics and self.feature_network != "inception":
+            raise UsageError("metrics fid needs --feature_network inception; fd is of any network")
+        object.__setattr__(self, "metrics", _names(self.metrics, fid="fd"))
         at_least(1, self, "num_inference_steps", "batch_size", "resolution", "neighbours")
-        at_least(0, self, "seed")
+        at_least(0, self, "seed", "dataloader_num_workers")
         at_least(2, self, "interval_draws")
         between(0.01, 0.999, self, "confidence")
         # Half of the samples must still have as many neighbours.
@@ -71,16 +90,44 @@ class EvaluateConfig:
         """Raises UsageError if what has no default was not given."""
         if not self.model:
             raise UsageError("--model is missing: name the folder of a model")
-        if not self.reference_dir:
+        if not (self.reference_dir or self.reference_stats):
             raise UsageError("--reference_dir is missing: name a folder of real images, or digits")
+        if self.reference_dir and self.reference_stats:
+            raise UsageError("--reference_dir and --reference_stats are both given: leave one out")
+        self._check_stats()
         if not self.output_dir:
             raise UsageError("--output_dir is missing: name the folder of the results")
         if Path(self.output_dir).is_file():
             raise UsageError(f"--output_dir {self.output_dir} is a file: name a folder")
         if ("agreement" in self.metrics) != (self.teacher is not None):
             raise UsageError("--metrics agreement and --teacher go together: give both or neither")
+        if "clip" in self.metrics and not self.prompts:
+            raise UsageError("--metrics clip compares samples with --prompts: give them")
+
+    def _check_stats(self) -> None:
+        file, new = self.reference_stats, self.save_reference_stats
+        if file is not None and not file.endswith((".npz", ".safetensors")):
+            raise UsageError(f"--reference_stats {file} must end in .npz or .safetensors")
+        refused = [name for name in self.metrics if name in AGAINST_REAL]
+        if file is not None and file.endswith(".npz") and refused:
+            raise UsageError(
+                f"--reference_stats {file} has moments, which --metrics {','.join(refused)} cannot "
+                "be made of: give --reference_dir, or fd alone"
+            )
+        if new is None:
+            return
+        if file is not None:
+            raise UsageError("--save_reference_stats is of --reference_dir: leave one out")
+        if not new.endswith(".safetensors"):
+            raise UsageError(f"--save_reference_stats {new} must end in .safetensors")
+        if Path(new).exists():
+            raise UsageError(
+                f"--save_reference_stats {new} exists: give it as --reference_stats, or name a new "
+                "file"
+            )
 
 
-def _names(metrics: tuple[str, ...] | str) -> tuple[str, ...]:
+def _names(metrics: tuple[str, ...] | str, **other_names: str) -> tuple[str, ...]:
     text = metrics if isinstance(metrics, str) else " ".join(metrics)
-    return tuple(dict.fromkeys(name for name in re.split(r"[,\s]+", text) if name))
+    names = (name for name in re.split(r"[,\s]+", text) if name)
+    return tuple(dict.fromkeys(other_names.get(name, name) for name in names))

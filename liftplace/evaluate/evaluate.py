@@ -4,37 +4,40 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
-from tqdm.auto import tqdm
+from torch.utils.data import Dataset
 
 from liftplace import __version__
-from liftplace.data import CachedLatents, Digits, load_dataset
+from liftplace.data import Digits
 from liftplace.data.encoder import Encoder
 from liftplace.errors import UsageError
-from liftplace.evaluate.agreement import pair_differences
-from liftplace.evaluate.collect import PART, collect
+from liftplace.evaluate.clip import ClipSimilarity
+from liftplace.evaluate.collect import collect
 from liftplace.evaluate.config import EvaluateConfig
-from liftplace.evaluate.features import cached_features, extract_features, write_whole
+from liftplace.evaluate.draw import Drawer
+from liftplace.evaluate.features import write_whole
 from liftplace.evaluate.judge import Judge, Score
 from liftplace.evaluate.networks import hash_of_weights, load_network
+from liftplace.evaluate.processes import device_of, start_processes
+from liftplace.evaluate.reference import open_reference, real_features
 from liftplace.evaluate.sampler import Sampler
-from liftplace.train.learner import NonFiniteError
-from liftplace.train.models import LoadedModel, check_pair, load_model
+from liftplace.evaluate.scores import Moments
+from liftplace.evaluate.statistics import Statistics, load_statistics, save_statistics
+from liftplace.train.models import DTYPES, LoadedModel, check_pair, load_model
 
 RESULTS = "results.json"
 INTERVAL = "percentiles of the deviations of random halves, drawn without replacement"
 
 
-def evaluate(config: EvaluateConfig) -> dict:
+def evaluate(config: EvaluateConfig) -> dict | None:
     """Sample, score, write results.json and print its table.
 
     The scheduler is the model's own, made deterministic; with a teacher, the teacher's, and so are
-    the VAE and text encoders, so that both see the same.
+    the VAE and text encoders, so that both see the same. Several processes share the sampling, and
+    the main process does the rest.
 
     Returns:
-        What results.json has.
+        What results.json has; None on the other processes.
 
     Raises:
         UsageError: model, teacher, images, network and folder do not fit.
@@ -42,7 +45,8 @@ def evaluate(config: EvaluateConfig) -> dict:
         OSError: a file could not be written.
     """
     config.check_complete()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    state = start_processes()
+    device = device_of(state)
     network = load_network(config.feature_network, config.feature_weights).to(device)
     if "is" in config.metrics and not hasattr(network, "logits"):
         raise UsageError(f"--metrics is: {network.name} has no classes; leave it out")
@@ -51,22 +55,25 @@ def evaluate(config: EvaluateConfig) -> dict:
         teacher = load_model(config.teacher)
         check_pair(model, teacher)
     source = teacher or model
-    sampler = Sampler(source.process(), Encoder(source, config.resolution).to(device))
-    dataset = _reference(config, sampler.encoder.resolution)
+    encoder = Encoder(source, config.resolution).to(device, DTYPES[config.mixed_precision])
+    sampler = Sampler(source.process(), encoder)
+    clip = ClipSimilarity(config.clip_model).to(device) if "clip" in config.metrics else None
+    reference = _reference(config, network, encoder.resolution)
 
-    drawer = _Drawer(config, sampler, network, model, teacher, device)
-    record = _record(config, sampler, network, model, teacher)
+    record = _record(config, sampler, network, model, teacher, clip)
+    drawer = Drawer(config, sampler, network, model, teacher, clip, device)
     found = collect(Path(config.output_dir), record, config.num_samples, drawer.draw)
-    features = found["features"].to(device)
-    real, other_real = _real_features(config, dataset, network, features)
-    judge = Judge(
-        network, real, other_real, config.neighbours, config.interval_draws, config.confidence,
-        config.seed,
-    )  # fmt: skip
-    scores = judge.scores(config.metrics, features)
-    if teacher is not None:
-        scores += judge.agreement(found)
-    results = _results(config, record, dataset, judge, scores)
+    if not state.is_main_process:
+        return None
+    if not isinstance(reference, Statistics):
+        reference = _statistics(config, reference, network, encoder.resolution)
+    judge, scores = _scores(config, network, reference, found, device)
+    if config.save_reference_stats is not None:
+        save_statistics(
+            config.save_reference_stats, reference.real, reference.other_real, network,
+            reference.about,
+        )  # fmt: skip
+    results = _results(config, record, reference, judge, clip, scores)
     write_whole(Path(config.output_dir) / RESULTS, json.dumps(results, indent=2).encode() + b"\n")
     print(table(results))
     return results
@@ -90,114 +97,85 @@ def table(results: dict) -> str:
         )
         for row in rows
     ]
+    images = results["reference"]["num_images"]
     lines.append(
-        f"{count:,} samples in {results['num_inference_steps']} steps against {count:,} real "
-        f"images; features of {results['feature_network']['name']}"
+        f"{count:,} samples in {results['num_inference_steps']} steps against "
+        + (results["reference"]["stats"] if images is None else f"{images:,} real images")
+        + f"; features of {results['feature_network']['name']}"
     )
     if results["num_components"] is not None:
         lines[-1] += f", {results['num_components']} principal components in the Frechet distance"
     if results["reference"]["num_floor_images"] == 0:
-        lines.append(f"no score of real images beside it: that needs {2 * count:,} real images")
+        needed = f"{2 * count:,} real images" + (" in --reference_dir" if images is None else "")
+        lines.append(f"no score of real images beside it: that needs {needed}")
     return "\n".join(lines)
 
 
-class _Drawer:
-    """Draws a part of the samples, and keeps of it what is scored."""
-
-    def __init__(
-        self, config: EvaluateConfig, sampler: Sampler, network, model: LoadedModel,
-        teacher: LoadedModel | None, device: str,
-    ) -> None:  # fmt: skip
-        self.config, self.sampler, self.network = config, sampler, network
-        self.model = model.model.eval().to(device)
-        self.teacher = None if teacher is None else teacher.model.eval().to(device)
-
-    def draw(self, seed: int, first: int, count: int) -> dict[str, Tensor]:
-        images = self._images(self.model, seed, first, count)
-        features = self._features(images)
-        if not features.isfinite().all():
-            raise NonFiniteError(f"{self.config.model} makes samples with NaN or infinity in them")
-        if self.teacher is None:
-            return {"features": features}
-        theirs = self._images(self.teacher, seed, first, count)
-        pairs = pair_differences(images, theirs, features, self._features(theirs))
-        return {"features": features} | pairs
-
-    def _images(self, model, seed: int, first: int, count: int) -> Tensor:
-        config, encoder = self.config, self.sampler.encoder
-        labels = config.class_labels
-        if labels is None and encoder.takes_labels:
-            labels = range(encoder.family.num_classes(encoder.config))
-        return self.sampler.sample(
-            model,
-            num_samples=count,
-            num_inference_steps=config.num_inference_steps,
-            seed=seed,
-            batch_size=config.batch_size,
-            class_labels=_in_turn(labels, first, count),
-            prompts=_in_turn(config.prompts, first, count),
-            guidance_scale=config.guidance_scale,
-            description=None,
-        )
-
-    def _features(self, images: Tensor) -> Tensor:
-        return extract_features(images, self.network, description=None)
+def _reference(config: EvaluateConfig, network, resolution: int) -> Statistics | Dataset:
+    """What is in the file, or the images; read before anything is spent on samples."""
+    if config.reference_stats is not None:
+        return load_statistics(config.reference_stats, network, resolution, config.num_samples)
+    return open_reference(
+        config.reference_dir, resolution, config.num_samples, split=config.split,
+        center_crop=config.center_crop,
+    )  # fmt: skip
 
 
-def _in_turn(values, first: int, count: int) -> list | None:
-    """The values of samples first ... first + count - 1, where all samples take them in turn."""
-    if values is None:
-        return None
-    return [values[number % len(values)] for number in range(first, first + count)]
-
-
-def _reference(config: EvaluateConfig, resolution: int):
-    dataset = load_dataset(
-        config.reference_dir, resolution=resolution, center_crop=config.center_crop
+def _statistics(config: EvaluateConfig, dataset: Dataset, network, resolution: int) -> Statistics:
+    real, other_real = real_features(
+        dataset, network, config.num_samples, "cpu", num_workers=config.dataloader_num_workers
     )
-    if isinstance(dataset, CachedLatents):
-        raise UsageError(f"--reference_dir {config.reference_dir} holds latents: give the images")
-    if len(dataset) < config.num_samples:
-        raise UsageError(
-            f"--num_samples is {config.num_samples}, but --reference_dir {config.reference_dir} "
-            f"has {len(dataset)} images: a score needs as many real ones"
-        )
-    return dataset
+    scaling = "bicubic, antialiased" if isinstance(dataset, Digits) else "Lanczos"
+    shape = "the central square" if config.center_crop else "the whole image"
+    about = {
+        "dir": config.reference_dir,
+        "split": config.split,
+        "identity": dataset.identity(),
+        "channels": dataset.channels,
+        "resolution": resolution,
+        "resize": f"{shape} to {resolution} x {resolution}, {scaling}",
+    }
+    return Statistics(real, other_real, about)
 
 
-def _real_features(
-    config: EvaluateConfig, dataset, network, generated: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """Of as many real images as samples, spread over all; and of as many others, if there are."""
-    count = config.num_samples
-    has_floor = len(dataset) >= 2 * count
-    taken = 2 * count if has_floor else count
-    indices = (torch.arange(taken) * len(dataset) // taken).tolist()
-    loader = DataLoader(Subset(dataset, indices), batch_size=PART)
-    parts = [
-        cached_features(items["images"], network, description=None)
-        for items in tqdm(loader, desc="Features of real images")
-    ]
-    features = torch.cat(parts).to(generated.device)
-    num_features = generated.shape[1]
-    if features.shape[1] != num_features:
+def _scores(
+    config: EvaluateConfig, network, reference: Statistics, found: dict[str, Tensor], device
+) -> tuple[Judge, list[Score]]:
+    features, real, other_real = found["features"], reference.real, reference.other_real
+    width = len(real.mean) if isinstance(real, Moments) else real.shape[1]
+    if width != features.shape[1]:
         raise UsageError(
-            f"feature_network {config.feature_network} gives {num_features} features of a sample "
-            f"and {features.shape[1]} of an image of --reference_dir {config.reference_dir}, which "
-            f"has {dataset.channels} channels: it must take both"
-        )
-    return (features[::2], features[1::2]) if has_floor else (features, None)
+            f"feature_network {config.feature_network} gives {features.shape[1]} features of a "
+            f"sample and the reference {_name(config)} has {width}"
+            + (f" of an image of {reference.about['channels']} channels"
+               if "channels" in reference.about else "")
+            + ": they must be as many"
+        )  # fmt: skip
+    judge = Judge(
+        network, real.to(device), None if other_real is None else other_real.to(device),
+        config.neighbours, config.interval_draws, config.confidence, config.seed,
+    )  # fmt: skip
+    scores = judge.scores(config.metrics, features.to(device))
+    if config.teacher is not None:
+        scores += judge.agreement(found)
+    if "clip" in found:
+        scores.append(judge.clip(found["clip"]))
+    return judge, scores
+
+
+def _name(config: EvaluateConfig) -> str:
+    return config.reference_stats or config.reference_dir
 
 
 def _record(
     config: EvaluateConfig, sampler: Sampler, network, model: LoadedModel,
-    teacher: LoadedModel | None,
+    teacher: LoadedModel | None, clip: ClipSimilarity | None,
 ) -> dict:  # fmt: skip
     """Everything that the samples and their features depend on."""
     settings = asdict(config)
     names = (
         "model", "teacher", "num_samples", "num_inference_steps", "seed", "class_labels",
-        "prompts", "guidance_scale",
+        "prompts", "guidance_scale", "mixed_precision",
     )  # fmt: skip
     scheduler = sampler.process.sampler()
     return _plain(
@@ -208,30 +186,34 @@ def _record(
             "resolution": sampler.encoder.resolution,
             "sampler": {"class": type(scheduler).__name__, **scheduler.config},
             "feature_network": {"name": config.feature_network, "sha256": network.weights_sha256},
+            "clip_model": None
+            if clip is None
+            else {"name": config.clip_model, "sha256": clip.weights_sha256},
         }
     )
 
 
 def _results(
-    config: EvaluateConfig, record: dict, dataset, judge: Judge, scores: list[Score]
-) -> dict:
-    side = record["resolution"]
-    scaling = "bicubic, antialiased" if isinstance(dataset, Digits) else "Lanczos"
-    shape = "the central square" if config.center_crop else "the whole image"
+    config: EvaluateConfig, record: dict, reference: Statistics, judge: Judge,
+    clip: ClipSimilarity | None, scores: list[Score],
+) -> dict:  # fmt: skip
+    only_moments = isinstance(judge.real, Moments)
     return {
         "liftplace": __version__,
         **record,
         "reference": {
-            "dir": config.reference_dir,
-            "identity": dataset.identity(),
-            "num_images": len(judge.real),
+            "stats": config.reference_stats,
+            **reference.about,
+            "num_images": None if only_moments else len(judge.real),
             "num_floor_images": 0 if judge.other_real is None else len(judge.other_real),
         },
         "resize": {
-            "reference": f"{shape} to {side} x {side}, {scaling}",
+            "reference": reference.about.get("resize", "unknown"),
             "network": judge.network.resize,
+            "clip_model": None if clip is None else clip.resize,
         },
-        "num_components": judge.num_components if "fd" in config.metrics else None,
+        "num_components": judge.num_components(config.num_samples)
+        if "fd" in config.metrics else None,
         "neighbours": config.neighbours,
         "interval": {
             "level": config.confidence, "draws": config.interval_draws, "method": INTERVAL,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from liftplace.evaluate.intervals import half_sample_interval
 from liftplace.evaluate.manifold import share_inside
 from liftplace.evaluate.scores import (
+    Moments,
     frechet_distance,
     inception_score,
     kernel_distance,
@@ -25,8 +26,8 @@ class Score:
 
     name: str
     value: float
-    low: float
-    high: float
+    low: float | None  # of its interval; None where none was asked for
+    high: float | None
     better: str  # "lower" or "higher"
     floor: float | None = None  # the same score of as many real images
     unrelated: float | None = None  # of agreement: of the teacher's samples from different noise
@@ -38,24 +39,27 @@ class Judge:
 
     Args:
         network: of the features, see `liftplace.evaluate.networks`; on their device.
-        real: (N, features) of real images.
+        real: (N, features) of real images; or their moments, which fd alone can be made of.
         other_real: (N, features) of other real images, for the floor; None where there are none.
         neighbours: k of precision and recall.
-        draws, level, seed: of the intervals.
+        draws, level, seed: of the intervals; none with 0 draws.
     """
 
     network: nn.Module
-    real: Tensor
+    real: Tensor | Moments
     other_real: Tensor | None = None
     neighbours: int = 3
     draws: int = 100
     level: float = 0.95
     seed: int = 0
 
-    @property
-    def num_components(self) -> int:
-        """Principal components of the real features that the Frechet distance uses."""
-        return sensible_components(*self.real.shape)
+    def num_components(self, num_images: int) -> int:
+        """Principal components of the real features that the Frechet distance of so many samples
+        uses: all for FID, which is defined so."""
+        features = len(self.real.mean) if isinstance(self.real, Moments) else self.real.shape[1]
+        if self.network.distance == "FID":
+            return features
+        return sensible_components(num_images, features)
 
     def scores(self, metrics: Sequence[str], generated: Tensor) -> list[Score]:
         """One row for each of fd, kid, is, precision and recall that is in `metrics`, in its order;
@@ -73,12 +77,18 @@ class Judge:
             rows.append(Score(**vars(found) | {"unrelated": unrelated}))
         return rows
 
+    def clip(self, similarities: Tensor) -> Score:
+        """One row; `similarities`: (N,), of `liftplace.evaluate.clip`."""
+        return self._score("CLIP score", _mean, (similarities,), "higher", lowest=0, highest=100)
+
     def _fd(self, generated: Tensor) -> Score:
-        axes = principal_axes(self.real, self.num_components)
+        name = self.network.distance
+        axes = principal_axes(self.real, self.num_components(len(generated)))
         project = partial(_project, axes)
-        return self._against_real(
-            self.network.distance, frechet_distance, generated, "lower", project, lowest=0
-        )
+        if isinstance(self.real, Moments):  # which cannot be drawn from: the interval lacks them
+            distance = partial(frechet_distance, self.real.project(axes))
+            return self._score(name, distance, (project(generated),), "lower", lowest=0)
+        return self._against_real(name, frechet_distance, generated, "lower", project, lowest=0)
 
     def _kid(self, generated: Tensor) -> Score:
         name = "KID" if self.network.distance == "FID" else f"KID-{self.network.name}"
@@ -117,6 +127,8 @@ class Judge:
         self, name: str, score: Callable, sets: tuple[Tensor, ...], better: str,
         floor: float | None = None, *, lowest: float = -math.inf, highest: float = math.inf,
     ) -> Score:  # fmt: skip
+        if self.draws == 0:
+            return Score(name, score(*sets), None, None, better, floor)
         interval = half_sample_interval(
             score, *sets, level=self.level, draws=self.draws, seed=self.seed,
             description=f"Interval of {name}",
@@ -127,6 +139,10 @@ class Judge:
 
 def _project(axes: Tensor, features: Tensor) -> Tensor:
     return features.double() @ axes
+
+
+def _mean(values: Tensor) -> float:
+    return values.double().mean().item()
 
 
 def _root_mean(squares: Tensor) -> float:

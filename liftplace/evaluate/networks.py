@@ -22,7 +22,8 @@ def load_network(name: str = LITE0, weights: str | Path | None = None) -> nn.Mod
 
     Args:
         name: ``"lite0"``, ``"inception"`` or ``module:attr``, see `OwnNetwork`.
-        weights: file of Inception's weights, as torch-fidelity converts them.
+        weights: file of Inception's weights, as torch-fidelity converts them; downloaded by
+            default.
 
     Raises:
         UsageError: no such network, a package that is missing, weights that do not fit.
@@ -92,7 +93,7 @@ class InceptionFeatures(nn.Module):
 
     Args:
         weights: ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity's releases, or a
-            file like it. Nothing is downloaded.
+            file like it; by default that file from torch's hub cache, where it is downloaded once.
 
     Args (forward):
         images: (N, 1 or 3, height, width), float in [-1, 1]. They are rounded to 8 bits, and
@@ -102,7 +103,7 @@ class InceptionFeatures(nn.Module):
         (N, 2048) float32.
 
     Raises:
-        UsageError: no weights were named, they cannot be read, torch-fidelity is not installed.
+        UsageError: weights that cannot be had or read, torch-fidelity is not installed.
     """
 
     name, distance = "Inception", "FID"
@@ -110,18 +111,17 @@ class InceptionFeatures(nn.Module):
 
     def __init__(self, weights: str | Path | None) -> None:
         super().__init__()
-        if weights is None:
-            raise UsageError(
-                "feature_network inception needs feature_weights: the path of torch-fidelity's "
-                "weights-inception-2015-12-05-6726825d.pth"
-            )
         try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+            from torch_fidelity.feature_extractor_inceptionv3 import (
+                URL_INCEPTION_V3,
+                FeatureExtractorInceptionV3,
+            )
         except ImportError as error:
             raise UsageError(
                 f"feature_network inception cannot be had ({error}): pip install torch-fidelity "
                 "torchvision"
             ) from error
+        weights = weights or _downloaded(URL_INCEPTION_V3)
         _check_only_tensors(weights)
         self.weights_sha256 = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
         try:
@@ -139,6 +139,21 @@ class InceptionFeatures(nn.Module):
     def logits(self, features: Tensor) -> Tensor:
         """(N, 2048) to (N, 1008): without the bias, as the original inception score has it."""
         return features @ self.network.fc.weight.T.to(features)
+
+
+def _downloaded(address: str) -> Path:
+    """The file in torch's hub cache of what is at an address whose name ends in its hash."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+    if not file.is_file():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(address, str(file), file.stem.rsplit("-", 1)[-1])
+        except (OSError, RuntimeError) as error:  # no connection; another hash
+            raise UsageError(
+                f"{address} cannot be downloaded ({error}): fetch it elsewhere and name its path "
+                "with --feature_weights"
+            ) from error
+    return file
 
 
 def _check_only_tensors(weights: str | Path) -> None:

@@ -1,6 +1,7 @@
 """Images from a diffusion model."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,19 @@ from tqdm.auto import tqdm
 from liftplace.families import family_of_model
 from liftplace.families.family import Conditions
 from liftplace.train.models import predict
+
+Answer = Callable[[nn.Module, Tensor, Tensor, Conditions], Tensor]
+
+
+def answer(model: nn.Module, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
+    """`predict`, computed in the type of the model's weights; float32, or float64 of these."""
+    dtype = next(model.parameters()).dtype
+    given = {
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in conditions.items()
+    }
+    output = predict(model, noisy.to(dtype), timesteps, given)
+    return output.to(torch.promote_types(dtype, torch.float32))
 
 
 def initial_noise(num_samples: int, shape: tuple[int, int, int], seed: int) -> Tensor:
@@ -33,6 +47,7 @@ def sample_images(
     null_conditions: Conditions | None = None,
     guidance_scale: float = 1.0,
     decode: Callable[[Tensor], Tensor] | None = None,
+    answer: Answer = answer,
 ) -> Tensor:
     """Runs the reverse process of ``model`` from noise that ``seed`` fixes.
 
@@ -53,6 +68,8 @@ def sample_images(
             the empty ones of classifier-free guidance.
         guidance_scale: 1 for no guidance.
         decode: from latents to images in [-1, 1].
+        answer: from the model, its input, timesteps and conditions to the output that is used, for
+            each branch of the guidance.
 
     Returns:
         (num_samples, channels, height, width), float32, on the CPU, in [-1, 1].
@@ -76,7 +93,10 @@ def sample_images(
             _start(scheduler, num_inference_steps, noise)  # multistep schedulers keep a history
             images = noise[part].to(device) * getattr(scheduler, "init_noise_sigma", 1.0)
             for timestep in scheduler.timesteps:
-                output = _denoise(model, scheduler, images, timestep, given, empty, guidance_scale)
+                output = _denoise(
+                    partial(answer, model), scheduler, images, timestep, given, empty,
+                    guidance_scale,
+                )  # fmt: skip
                 images = scheduler.step(output, timestep, images, generator=generator).prev_sample
                 bar.update()
             images = images if decode is None else decode(images)
@@ -86,7 +106,7 @@ def sample_images(
 
 
 def _denoise(
-    model: nn.Module,
+    answer: Callable[[Tensor, Tensor, Conditions], Tensor],
     scheduler,
     images: Tensor,
     timestep: Tensor,
@@ -99,10 +119,10 @@ def _denoise(
     if hasattr(scheduler, "scale_model_input"):
         scaled = scheduler.scale_model_input(images, timestep)
     timesteps = timestep.to(images.device).expand(len(images))
-    output = predict(model, scaled, timesteps, conditions)
+    output = answer(scaled, timesteps, conditions)
     if null_conditions is None:
         return output
-    empty = predict(model, scaled, timesteps, null_conditions)
+    empty = answer(scaled, timesteps, null_conditions)
     return empty + guidance_scale * (output - empty)
 
 

@@ -59,39 +59,60 @@ def sensible_components(num_images: int, num_features: int) -> int:
     return min(COMPONENTS_FOR_FEW_IMAGES, num_images - 1, num_features)
 
 
-def principal_axes(real: Tensor, num_components: int) -> Tensor:
+@dataclass(frozen=True)
+class Moments:
+    """Of a set of features, on its device."""
+
+    mean: Tensor  # (features,), float64
+    covariance: Tensor  # (features, features), float64, of N - 1 degrees of freedom
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Moments":
+        features = features.double()
+        return cls(features.mean(0), torch.atleast_2d(torch.cov(features.T)))
+
+    def to(self, device: torch.device | str) -> "Moments":
+        return Moments(self.mean.to(device), self.covariance.to(device))
+
+    def project(self, axes: Tensor) -> "Moments":
+        """Those of the features times axes (features, axes)."""
+        return Moments(self.mean @ axes, axes.T @ self.covariance @ axes)
+
+
+def principal_axes(real: Tensor | Moments, num_components: int) -> Tensor:
     """(features, num_components), float64: the leading eigenvectors of the covariance."""
-    _, axes = torch.linalg.eigh(torch.cov(real.double().T))  # ascending
+    moments = real if isinstance(real, Moments) else Moments.of(real)
+    _, axes = torch.linalg.eigh(moments.covariance)  # ascending
     return axes[:, -num_components:]
 
 
 def frechet_distance(
-    real: Tensor, generated: Tensor, *, num_components: int | None = None
+    real: Tensor | Moments, generated: Tensor, *, num_components: int | None = None
 ) -> float:
     """Frechet distance between the Gaussians fitted to two sets of features, in float64.
 
         |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))
 
     Args:
-        real: (N, features).
+        real: (N, features), or their moments.
         generated: (M, features).
         num_components: project both on this many leading principal components of ``real``
             first; ``None`` keeps all features.
 
     Source: Dowson and Landau, 1982; Heusel et al., NeurIPS 2017, equation 6.
     """
-    real, generated = real.double(), generated.double()
-    if num_components is not None and num_components < real.shape[1]:
-        leading = principal_axes(real, num_components)
-        real, generated = real @ leading, generated @ leading
-    real_covariance, covariance = torch.cov(real.T), torch.cov(generated.T)
-    values, axes = torch.linalg.eigh(torch.atleast_2d(real_covariance))
+    theirs = real if isinstance(real, Moments) else Moments.of(real)
+    ours = Moments.of(generated)
+    if num_components is not None and num_components < len(ours.mean):
+        leading = principal_axes(theirs, num_components)
+        theirs, ours = theirs.project(leading), ours.project(leading)
+    values, axes = torch.linalg.eigh(theirs.covariance)
     root = axes * values.clamp_min(0).sqrt() @ axes.T
     # C1 C2 has the eigenvalues of the symmetric root(C1) C2 root(C1).
-    product = torch.linalg.eigvalsh(root @ torch.atleast_2d(covariance) @ root)
+    product = torch.linalg.eigvalsh(root @ ours.covariance @ root)
     trace_of_root = product.clamp_min(0).sqrt().sum()
-    shift = (real.mean(0) - generated.mean(0)).square().sum()
-    traces = real.var(0).sum() + generated.var(0).sum()
+    shift = (theirs.mean - ours.mean).square().sum()
+    traces = theirs.covariance.trace() + ours.covariance.trace()
     return (shift + traces - 2 * trace_of_root).item()
 
 

@@ -92,7 +92,7 @@ class Checkpoints:
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 _write_own_state(partial, averages, learners, step)
-                _flush(partial)
+                flush(partial)
                 os.replace(partial, final)
                 _flush_folder(self.folder)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch's are RuntimeErrors
@@ -170,7 +170,8 @@ def _average_file(learner: Learner) -> str:
     return f"ema-{learner.name}.safetensors"
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """Make sure that the folder's files are on the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             with open(path, "rb") as file:

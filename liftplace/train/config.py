@@ -1,5 +1,7 @@
 """One frozen dataclass behind the flags, the YAML file and Python, for each command."""
 
+import os
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -8,6 +10,7 @@ from liftplace.errors import UsageError
 from liftplace.settings import at_least, between, read_yaml
 from liftplace.train.presets import preset_file
 
+EVALUATION_METRICS = ("fd", "kid", "is", "precision", "recall")
 Schedule = Literal["constant", "linear", "cosine"]
 
 # Only these may differ between a run and its resumption: they do not change what is learnt, or,
@@ -15,10 +18,12 @@ Schedule = Literal["constant", "linear", "cosine"]
 # change with the number of processes; its size, which the record of the run has, may not.
 MAY_CHANGE_ON_RESUME = frozenset({
     "checkpointing_steps", "checkpoints_total_limit", "compile", "dataloader_num_workers",
-    "dry_run", "gradient_accumulation_steps", "gradient_checkpointing", "guidance_scale",
-    "hub_model_id", "logging_dir", "logging_steps", "max_train_steps", "num_inference_steps",
-    "num_validation_images", "output_dir", "push_to_hub", "report_to", "resume_from_checkpoint",
-    "train_batch_size", "validation_prompts", "validation_steps",
+    "dry_run", "evaluation_metrics", "evaluation_steps", "feature_network", "feature_weights",
+    "gradient_accumulation_steps", "gradient_checkpointing", "gradient_share_steps",
+    "guidance_scale", "hub_model_id", "logging_dir", "logging_steps", "max_train_steps",
+    "metric_for_best_model", "num_evaluation_samples", "num_inference_steps",
+    "num_validation_images", "output_dir", "push_to_hub", "reference_dir", "report_to",
+    "resume_from_checkpoint", "train_batch_size", "validation_prompts", "validation_steps",
 })  # fmt: skip
 
 
@@ -49,7 +54,8 @@ class RunConfig(DataConfig):
     """Forward passes an optimiser step."""
     max_train_steps: int = 1000
     """Optimiser steps."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """By default what accelerate launch or ACCELERATE_MIXED_PRECISION says, no without them."""
 
     conditioning_dropout_prob: float = 0.0
     """Probability that a sample's caption or class is left out, for teacher and student alike; the
@@ -106,6 +112,9 @@ class RunConfig(DataConfig):
     """latest, or a folder checkpoint-N of this run."""
     logging_steps: int = 10
     """Steps between lines of metrics.jsonl; a line waits for the device."""
+    gradient_share_steps: int = 100
+    """Steps between looks at what each term adds to the gradient, on the first images of a step,
+    with one more forward and backward pass a term; 0 for none."""
     report_to: Literal["tensorboard", "none"] = "tensorboard"
     logging_dir: str = "logs"
     """Folder of the TensorBoard files, inside output_dir."""
@@ -119,6 +128,21 @@ class RunConfig(DataConfig):
     guidance_scale: float = 1.0
     """Classifier-free guidance of those samples; 1 is none."""
 
+    evaluation_steps: int = 0
+    """Steps between scores of samples, made as those of the pictures; 0 for none."""
+    evaluation_metrics: tuple[str, ...] | str = ("fd", "kid")
+    """fd, kid, is, precision, recall: with commas or spaces between them."""
+    reference_dir: str | None = None
+    """Folder of real images, or digits, for the scores; by default the images of the training."""
+    num_evaluation_samples: int = 500
+    """Samples, and as many real images."""
+    feature_network: str = "lite0"
+    """lite0, inception, or module:attr, as liftplace evaluate takes them."""
+    feature_weights: str | None = None
+    """File of Inception's weights."""
+    metric_for_best_model: str | None = None
+    """One of --evaluation_metrics: the model that is best by it is kept in the folder best."""
+
     push_to_hub: bool = False
     """Upload the result to the Hugging Face Hub; log in with hf auth login."""
     hub_model_id: str | None = None
@@ -129,9 +153,10 @@ class RunConfig(DataConfig):
         at_least(1, self, "train_batch_size", "gradient_accumulation_steps", "max_train_steps",
                   "logging_steps", "num_validation_images", "num_inference_steps",
                   "checkpoints_total_limit")  # fmt: skip
+        at_least(8, self, "num_evaluation_samples")  # nearest neighbours, and variances
         at_least(0, self, "seed", "dataloader_num_workers", "lr_warmup_steps", "max_grad_norm",
                   "adam_weight_decay", "lr_min", "checkpointing_steps",
-                  "validation_steps")  # fmt: skip
+                  "validation_steps", "gradient_share_steps", "evaluation_steps")  # fmt: skip
         between(0, 1, self, "adam_beta1", "adam_beta2", "ema_max_decay", "ema_min_decay",
                  "conditioning_dropout_prob")  # fmt: skip
         for name in ("learning_rate", "adam_epsilon", "ema_inv_gamma", "ema_power", "snr_gamma",
@@ -139,6 +164,31 @@ class RunConfig(DataConfig):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} must be greater than 0, got {value}")
+        if self.mixed_precision is None:
+            object.__setattr__(self, "mixed_precision", _accelerates_precision())
+        self._check_evaluation()
+
+    def _check_evaluation(self) -> None:
+        metrics = self.evaluation_metrics
+        parts = [metrics] if isinstance(metrics, str) else metrics
+        metrics = tuple(
+            dict.fromkeys(name for part in parts for name in re.findall(r"[^,\s]+", part))
+        )
+        object.__setattr__(self, "evaluation_metrics", metrics)
+        if not metrics or not set(metrics) <= set(EVALUATION_METRICS):
+            raise UsageError(
+                f"evaluation_metrics must be of {', '.join(EVALUATION_METRICS)}, got {metrics}"
+            )
+        best = self.metric_for_best_model
+        if best is not None and best not in metrics:
+            raise UsageError(
+                f"metric_for_best_model must be one of --evaluation_metrics, {', '.join(metrics)}, "
+                f"got {best!r}"
+            )
+        if best is not None and self.evaluation_steps == 0:
+            raise UsageError(
+                f"metric_for_best_model {best} needs --evaluation_steps: give a number"
+            )
 
     def check_complete(self) -> None:
         """Raises UsageError if what has no default was not given."""
@@ -277,6 +327,16 @@ class DistillConfig(RunConfig):
             raise UsageError(
                 "no student: give --student FOLDER, or --student_block_out_channels to make one"
             )
+
+
+def _accelerates_precision() -> str:
+    """What `accelerate launch` hands on of its flags and its config file."""
+    name = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if name not in ("no", "fp16", "bf16"):
+        raise UsageError(
+            f"mixed_precision {name}, as accelerate has it, is not supported: give no, fp16 or bf16"
+        )
+    return name
 
 
 def _channels(channels: tuple[int, ...], name: str) -> None:

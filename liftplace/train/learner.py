@@ -18,6 +18,7 @@ from liftplace.train.features import NOTHING, Answer, FeatureMatch, Trainee
 from liftplace.train.objective import Objective
 from liftplace.train.process import NoiseProcess, NoisyBatch
 from liftplace.train.result import save_pipeline
+from liftplace.train.shares import gradient_shares
 from liftplace.train.variance import VariationalTerm
 
 # In the order in which a non-finite one is blamed: parts before what is made of them.
@@ -88,6 +89,7 @@ class Learner:
         self._take_up_weights()
         self._ranks = torch.distributed.group.WORLD if accelerator.num_processes > 1 else None
         self._terms: dict[str, Tensor] = {}
+        self._shares: dict[str, Tensor] = {}
         self._first_bad = torch.full((len(WATCHED),), NEVER, device=accelerator.device)
 
     def _take_up_weights(self) -> None:
@@ -148,8 +150,42 @@ class Learner:
             part = value.detach().float() * share
             self._terms[name] = self._terms[name] + part if name in self._terms else part
 
+    def share_out(
+        self, batch: NoisyBatch, teacher: Answer | None, *, progress: float = 0.0, seed: int = 0
+    ) -> None:
+        """Find what each term of the loss contributes to the gradient of one batch, for the metrics
+        of this step. To be called before `accumulate`; what is learnt is the same with and without.
+
+        Args:
+            batch, teacher, progress: as `accumulate` takes them.
+            seed: of the dropout, the same for every term.
+        """
+
+        def gradient_of(only: str | None) -> list[Tensor | None]:
+            torch.manual_seed(seed)
+            answer = self._trained(batch.noisy, batch.timesteps, batch.conditions)
+            loss = self._terms_of(batch, answer, teacher, progress, only)["loss"]
+            self._accelerator.backward(loss)
+            found = [None if w.grad is None else local(w.grad) for w in self.parameters]
+            self.optimizer.zero_grad(set_to_none=True)
+            return found
+
+        self._trained.train()
+        scaler = self._accelerator.scaler
+        self._shares = gradient_shares(
+            self.objective.summands,
+            gradient_of,
+            add_up=self._accelerator.reduce if self.is_sharded else None,
+            scale=1.0 if scaler is None else scaler.get_scale(),
+        )
+
     def _terms_of(
-        self, batch: NoisyBatch, answer: Answer, teacher: Answer | None, progress: float
+        self,
+        batch: NoisyBatch,
+        answer: Answer,
+        teacher: Answer | None,
+        progress: float,
+        only: str | None = None,
     ) -> dict[str, Tensor]:
         variance = None
         if self.variational is not None:
@@ -165,6 +201,7 @@ class Learner:
             sample_weight=batch.weight,
             progress=progress,
             process_group=self._ranks,
+            only=only,
         )
 
     def update(self, step: int) -> dict[str, Tensor]:
@@ -173,7 +210,7 @@ class Learner:
         Returns:
             The step's metrics by name, 0-d tensors on the device: nothing here waits for it.
         """
-        metrics = {**self._terms, "gradient_norm": self._clip()}
+        metrics = {**self._terms, **self._shares, "gradient_norm": self._clip()}
         self._watch(metrics, step)
         self.learning_rate = self.schedule.get_last_lr()[0]  # of this step, for the log
         self.optimizer.step()
@@ -181,7 +218,7 @@ class Learner:
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.step(self.averaged)
-        self._terms = {}
+        self._terms, self._shares = {}, {}
         return metrics
 
     def _clip(self) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedType, ProjectConfiguration
 from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
@@ -41,6 +41,7 @@ def fit(
     config: RunConfig,
     teacher: nn.Module | None = None,
     description: str = "Training",
+    like: str | Path | None = None,
 ) -> None:
     """Train the learners to step `config.max_train_steps`, from a checkpoint if that is asked for.
 
@@ -57,6 +58,8 @@ def fit(
         teacher: called once a batch for all learners that need it. Frozen, and cast to the type
             of `mixed_precision`.
         description: label of the progress bar.
+        like: a pipeline's folder, whose other parts the best model is saved with, see
+            `Learner.save`.
 
     Raises:
         UsageError: the output folder holds another run, or the settings do not go together.
@@ -77,11 +80,14 @@ def fit(
         teacher = Teacher(
             teacher, accelerator.device, config.mixed_precision, blocks, config.compile
         )
+    with_shares = config.gradient_share_steps > 0 and _has_gradients(accelerator)
     start = checkpoints.load(checkpoint, accelerator, learners) if checkpoint else 0
     if start > config.max_train_steps:
         raise UsageError(f"{checkpoint} is beyond --max_train_steps {config.max_train_steps}")
-    _open_folder(accelerator, learners, config, start)
     encoder.to(accelerator.device, DTYPES[accelerator.mixed_precision])
+    sampler = Sampler(process, encoder)
+    examiner = _examiner(learners, dataset, sampler, config, accelerator, like)
+    _open_folder(accelerator, learners, config, start)
     batches = noisy_batches(dataset, encoder, process, config, accelerator, start)
     rank = accelerator.process_index
 
@@ -91,17 +97,22 @@ def fit(
         _progress_bar(accelerator, config, start, description) as bar,
     ):
         for step in range(start + 1, config.max_train_steps + 1):
+            share_out = with_shares and step % config.gradient_share_steps == 0
+            progress = (step - 1) / config.max_train_steps
             for part in range(config.gradient_accumulation_steps):
                 batch = next(batches)
                 answer = None if teacher is None else teacher(batch)
                 for learner in learners:
-                    torch.manual_seed(derive_seed(config.seed, "dropout", step, part, rank))
+                    seed = derive_seed(config.seed, "dropout", step, part, rank)
+                    if share_out and part == 0:
+                        learner.share_out(batch, answer, progress=progress, seed=seed)
+                    torch.manual_seed(seed)
                     learner.accumulate(
                         batch,
                         answer,
                         share=1 / config.gradient_accumulation_steps,
                         last=part == config.gradient_accumulation_steps - 1,
-                        progress=(step - 1) / config.max_train_steps,
+                        progress=progress,
                     )
             values = {learner.name: learner.update(step) for learner in learners}
             bar.update()
@@ -110,16 +121,39 @@ def fit(
             log = last or step % config.logging_steps == 0
             stop = _agree_to_stop(accelerator, interrupt, log)
             save = stop or _due(config.checkpointing_steps, step, last)
+            evaluate = not stop and _due(config.evaluation_steps, step, last)
+            log = log or share_out or evaluate
             if log or save:
-                _stop_if_not_finite(learners, checkpoints, step if save or last else None)
+                weights = save or evaluate or last
+                _stop_if_not_finite(learners, checkpoints, step if weights else None)
+            scores = {}
+            if evaluate:
+                scores = {learner.name: examiner(learner, step) for learner in learners}
             if log:
-                _report(accelerator, learners, values, step, bar)
+                _report(accelerator, learners, values, scores, step, bar)
             if save:
                 checkpoints.save(accelerator, learners, step)
             if stop:
                 raise TrainingInterrupted(f"stopped at step {step}: {checkpoints.latest()} saved")
             if _due(config.validation_steps, step, last):
-                _picture(learners, Sampler(process, encoder), config, step)
+                _picture(learners, sampler, config, step)
+
+
+def _examiner(learners, dataset, sampler, config, accelerator, like):
+    """What scores a learner at a step and keeps the best; None without --evaluation_steps."""
+    if config.evaluation_steps == 0:
+        return None
+    from liftplace.train.evaluation import Examiner  # the feature networks
+
+    return Examiner(learners, dataset, sampler, config, accelerator, like)
+
+
+def _has_gradients(accelerator: Accelerator) -> bool:
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return True
+    if accelerator.is_main_process:
+        print("no gradient shares: DeepSpeed keeps the gradients to itself")
+    return False
 
 
 def _check_together(learners: list[Learner], teacher, config: RunConfig) -> None:
@@ -213,14 +247,16 @@ def _stop_if_not_finite(
 
 
 def _report(
-    accelerator: Accelerator, learners: list[Learner], values: dict, step: int, bar: tqdm
-) -> None:
+    accelerator: Accelerator, learners: list[Learner], values: dict, scores: dict, step: int,
+    bar: tqdm,
+) -> None:  # fmt: skip
     """Log the step's metrics, averaged over processes; with several learners as "name/loss"."""
     log, losses = {}, {}
     for learner in learners:
         terms = values[learner.name]
         together = accelerator.reduce(torch.stack(list(terms.values())), "mean").tolist()
         numbers = dict(zip(terms, together, strict=True)) | {"learning_rate": learner.learning_rate}
+        numbers |= scores.get(learner.name, {})
         prefix = f"{learner.name}/" if len(learners) > 1 else ""
         log |= {prefix + name: number for name, number in numbers.items()}
         losses[prefix + "loss"] = f"{numbers['loss']:.4f}"

@@ -58,6 +58,13 @@ class Objective:
     def needs_teacher(self) -> bool:
         return self.loss != "none" or self.has("mse") or self.has("feature")
 
+    @property
+    def summands(self) -> tuple[str, ...]:
+        """The terms that the loss is the sum of, as "weighted/" has them."""
+        halves = ("coarse", "fine") if self.terms == "both" else (self.terms,)
+        of_teacher = {"none": (), "mse": ("kd",)}.get(self.loss, halves)
+        return ("task", *of_teacher, *(term for term in ("mse", "feature") if self.has(term)))
+
     def weight_of(self, term: str, progress: float) -> float:
         """The weight of "task", "kd", "mse" or "feature" after this much of the run."""
         start, schedule, end = (
@@ -78,6 +85,7 @@ class Objective:
         sample_weight: Tensor | None = None,
         progress: float = 0.0,
         process_group: torch.distributed.ProcessGroup | None = None,
+        only: str | None = None,
     ) -> dict[str, Tensor]:
         """The terms by name, 0-d float32 tensors; "loss" is the one to minimise.
 
@@ -89,36 +97,49 @@ class Objective:
                 loss has none: its fits are over whole rows.
             progress: how much of the run is over, in [0, 1]; for the schedules.
             process_group: ranks that share the batch.
+            only: a term that has a "weighted/": "loss" is then that one alone, with a gradient of 0
+                for whatever only the other terms depend on.
 
         Returns:
             "loss" and "task"; of a learned variance "variance"; with output distillation "kd", by
             LIFT or PLACE also "coarse", "fine" and "weight"; with those weights "mse", "feature".
-            All but "loss" are without weights and schedules.
+            All but "loss" are without weights and schedules. And what "loss" is the sum of, each
+            with all that it is multiplied by: "weighted/task" (the variational term in it),
+            "weighted/kd" or "weighted/coarse" and "weighted/fine", "weighted/mse",
+            "weighted/feature".
         """
         task = self._squared_error(student, target, sample_weight)
-        terms = {"task": task}
+        terms, fitted = {"task": task}, {}
         if variance is not None:
-            elements = student[0].numel() if self.reduction == "sum" else 1
-            terms["variance"] = variance.mean() * elements
+            terms["variance"] = variance.mean() * self._elements(student)
             task = task + self.variance_weight * terms["variance"]
-        total = self.weight_of("task", progress) * task
-        if self.loss != "none":
-            kd, parts = self._distance(student, teacher, progress, process_group)
-            terms |= {"kd": kd, **parts}
-            total = total + self.weight_of("kd", progress) * kd
+        summands = {"task": self.weight_of("task", progress) * task}
+        if self.loss == "mse":
+            terms["kd"] = self._squared_error(student, teacher)
+        elif self.loss != "none":
+            terms["kd"], fitted = self._fitted(student, teacher, progress, process_group)
+            terms |= fitted
+        kd_weight = self.weight_of("kd", progress)
+        if "kd" in terms:
+            summands["kd"] = kd_weight * terms["kd"]
         if self.has("mse"):
             terms["mse"] = self._squared_error(student, teacher)
-            total = total + self.weight_of("mse", progress) * terms["mse"]
+            summands["mse"] = self.weight_of("mse", progress) * terms["mse"]
         if self.has("feature"):
             feature = feature_loss(features, reduction=self.reduction, mask=self.feature_mask)
             terms["feature"] = feature
-            total = total + self.weight_of("feature", progress) * feature
-        return {"loss": total} | {name: term.detach() for name, term in terms.items()}
-
-    def _distance(self, student, teacher, progress, process_group) -> tuple[Tensor, dict]:
-        if self.loss == "mse":
-            return self._squared_error(student, teacher), {}
-        return self._fitted(student, teacher, progress, process_group)
+            summands["feature"] = self.weight_of("feature", progress) * feature
+        loss = total = sum(summands.values())
+        if fitted:
+            del summands["kd"]
+            summands |= self._halves(fitted, kd_weight * self._elements(student))
+        if only is not None:
+            if only in ("coarse", "fine"):  # the op gives them without a gradient
+                options = {"terms": only, "weight": fitted["weight"]}
+                summands[only] = kd_weight * self._fitted(student, teacher, progress, **options)[0]
+            loss = summands[only] + 0 * total
+        weighted = {f"weighted/{name}": value for name, value in summands.items()}
+        return {"loss": loss} | {name: value.detach() for name, value in (terms | weighted).items()}
 
     def _squared_error(
         self, student: Tensor, other: Tensor, sample_weight: Tensor | None = None
@@ -126,14 +147,24 @@ class Objective:
         error = (student.float() - other.float()).square()
         if sample_weight is not None:
             error = error.flatten(1).mean(1) * sample_weight
-        mean = error.mean()
-        return mean * student[0].numel() if self.reduction == "sum" else mean
+        return error.mean() * self._elements(student)
 
-    def _fitted(self, student, teacher, progress, process_group) -> tuple[Tensor, dict]:
+    def _elements(self, student: Tensor) -> int:
+        """What `reduction` multiplies a mean over the elements by."""
+        return student[0].numel() if self.reduction == "sum" else 1
+
+    def _halves(self, fitted: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+        """The two summands of LIFT or PLACE, or the one that `terms` leaves."""
+        halves = {"coarse": fitted["coarse"], "fine": fitted["weight"] * fitted["fine"]}
+        return {name: factor * half for name, half in halves.items() if name in self.summands}
+
+    def _fitted(
+        self, student, teacher, progress, process_group=None, **changes
+    ) -> tuple[Tensor, dict]:
         options = {
             "scope": self.scope, "norm": self.norm, "weight": ramp(self.weight, progress),
             "terms": self.terms, "reduction": self.reduction, "eps": self.eps, "impl": self.impl,
-            "process_group": process_group, "return_fit": True,
+            "process_group": process_group, "return_fit": True, **changes,
         }  # fmt: skip
         if self.loss == "lift":
             kd, fit = lift_loss(student, teacher, **options)

@@ -91,6 +91,7 @@ def distill(config: DistillConfig) -> None:
         config=config,
         teacher=teacher.model if learner.objective.needs_teacher else None,
         description="Distilling",
+        like=teacher.folder,
     )
     learner.save(config.output_dir, process, like=teacher.folder)
     if learner.is_main_process:

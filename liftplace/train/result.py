@@ -21,6 +21,8 @@ from liftplace.train.process import NoiseProcess
 
 INDEX = "model_index.json"
 RECORD = "liftplace_config.json"
+BEST = "best.json"
+EVALUATION = "evaluation/"
 NEVER_PUSHED = ["checkpoint-*", ".*", "logs/*"]
 
 
@@ -152,13 +154,32 @@ def _figures(folder: Path) -> str:
     if not lines:
         return ""
     last = lines[-1]
-    rows = "\n".join(f"| {name} | {value:.5g} |" for name, value in last.items() if name != "step")
+    scored = [line for line in lines if any(EVALUATION in name for name in line)]
+    terms = {name: value for name, value in last.items() if EVALUATION not in name}
     pictures = sorted((folder / "samples").glob("*.png"))
     picture = f"\n\n![samples](samples/{pictures[-1].name})" if pictures else ""
     return (
-        f"## Figures\n\nTraining terms at step {last['step']} (no measure of image quality):\n\n"
-        f"| term | value |\n|---|---|\n{rows}{picture}"
+        f"## Figures\n\n{_scores(folder, scored[-1]) if scored else ''}"
+        f"Training terms at step {last['step']} (no measure of image quality):\n\n"
+        f"{_table('term', terms)}{picture}"
     )
+
+
+def _scores(folder: Path, line: dict) -> str:
+    """The scores of the model that is saved, and where there is a better one."""
+    scores = {name.split(EVALUATION)[1]: x for name, x in line.items() if EVALUATION in name}
+    text = f"Scores while training, at step {line['step']}:\n\n{_table('score', scores)}\n\n"
+    record = folder / "best" / BEST
+    if record.is_file():
+        best = json.loads(record.read_text(encoding="utf-8"))
+        text += f"The best model by {best['metric']}, {best['value']:.5g}, is that of step "
+        text += f"{best['step']}, in `best`.\n\n"
+    return text
+
+
+def _table(what: str, values: dict) -> str:
+    rows = (f"| {name} | {value:.5g} |" for name, value in values.items() if name != "step")
+    return "\n".join([f"| {what} | value |", "|---|---|", *rows])
 
 
 def _loading(folder: Path, student: LoadedModel) -> str:

@@ -5,14 +5,11 @@ import pytest
 from PIL import Image
 
 from liftplace.analyze import curves
-from liftplace.analyze.runs import Curve, read_runs
+from liftplace.analyze.axes import style_of
+from liftplace.analyze.runs import read_runs
 from liftplace.errors import UsageError
 from liftplace.evaluate.pictures import new_figure
 from tests.analyze.run_folders import falling, write_metrics, write_run
-
-
-def curve(*values) -> Curve:
-    return Curve(np.arange(1, len(values) + 1), np.array(values, dtype=float), 0)
 
 
 def coloured(picture: Image.Image, colour: str) -> int:
@@ -54,13 +51,6 @@ def test_running_mean():
     assert smooth[190:211].tolist() == pytest.approx([1] * 21) and smooth[189] == smooth[211] == 0
 
 
-def test_logarithms_only_where_they_help():
-    assert curves.suits_log([curve(1, 10), curve(0.1)])
-    assert curves.suits_log([curve(0, 1, 10)])  # a student that starts as its teacher
-    for values in ([1, 2], [-1, 1, 10], [0, 0, 0], [0, 0, 0, 1, 10], [5]):
-        assert not curves.suits_log([curve(*values)]), values
-
-
 @pytest.mark.parametrize("decades", [0.6, 1, 2, 4, 9])
 def test_labels_of_a_logarithmic_axis_are_neither_missing_nor_crowded(tmp_path, decades):
     write_metrics(
@@ -75,11 +65,6 @@ def test_labels_of_a_logarithmic_axis_are_neither_missing_nor_crowded(tmp_path, 
     assert axes.get_yscale() == "log" and 2 <= len(shown) <= 10
 
 
-def test_no_two_of_28_runs_look_the_same():
-    styles = {tuple(curves.style_of(number).values()) for number in range(28)}
-    assert len(styles) == 28
-
-
 def test_every_run_is_a_line_of_its_colour(tmp_path):
     folders = [write_run(tmp_path / name, falling(60, start=start), max_train_steps=60)
                for name, start in (("a", 1), ("b", 3))]  # fmt: skip
@@ -90,7 +75,7 @@ def test_every_run_is_a_line_of_its_colour(tmp_path):
         curves.save_curves(shown, panels, tmp_path / "losses.png")
         with Image.open(tmp_path / "losses.png") as picture:
             assert picture.width == 1350
-            inks.append([coloured(picture, curves.style_of(number)["color"]) for number in (0, 1)])
+            inks.append([coloured(picture, style_of(number)["color"]) for number in (0, 1)])
     assert inks[0][0] > 1000 and inks[0][1] == 0 and inks[1][1] > 1000
 
 
@@ -107,11 +92,6 @@ def test_few_values_are_marked_and_many_smoothed_beside_the_raw(tmp_path):
     raw, smooth = (line.get_ydata().tolist() for line in drawn[60])
     assert raw == run.curves["loss"].values.tolist()
     assert smooth == curves.running_mean(run.curves["loss"].values).tolist()
-
-
-def test_labels_stay_short():
-    assert curves.short("run") == "run"
-    assert len(curves.short("x" * 100)) <= curves.LABEL and "…" in curves.short("x" * 100)
 
 
 def test_samples_have_a_row_for_each_run_that_has_some(tmp_path):

@@ -1,15 +1,22 @@
 import json
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
+from safetensors.torch import load_file
 
 from liftplace.errors import UsageError
 from liftplace.evaluate import collect, evaluate
+from liftplace.evaluate.clip import ClipSimilarity
 from liftplace.evaluate.config import EvaluateConfig
+from liftplace.evaluate.draw import Drawer
 from liftplace.evaluate.evaluate import table
+from liftplace.evaluate.sampler import Sampler
 from liftplace.train.learner import NonFiniteError
 from liftplace.train.models import load_model
 from liftplace.train.result import save_pipeline
+from tests.evaluate.tiny_clip import tiny_clip
 from tests.families.pipelines import tiny_pipeline
 from tests.train.tiny import process, tiny_unet
 
@@ -83,7 +90,7 @@ def test_agreement_with_itself_and_with_another(models, tmp_path):
 def test_goes_on_after_a_kill_with_the_same_result(models, tmp_path, monkeypatch):
     monkeypatch.setattr(collect, "PART", 5)
     whole = evaluate.evaluate(config(models, tmp_path / "whole"))
-    draw, drawn = evaluate._Drawer.draw, []
+    draw, drawn = Drawer.draw, []
 
     def killed(self, seed, first, count):
         drawn.append(first)
@@ -91,7 +98,7 @@ def test_goes_on_after_a_kill_with_the_same_result(models, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return draw(self, seed, first, count)
 
-    monkeypatch.setattr(evaluate._Drawer, "draw", killed)
+    monkeypatch.setattr(Drawer, "draw", killed)
     stopped = config(models, tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate(stopped)
@@ -102,13 +109,13 @@ def test_goes_on_after_a_kill_with_the_same_result(models, tmp_path, monkeypatch
 def test_classes_go_round_over_the_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(collect, "PART", 4)
     folder = tiny_pipeline("UNet2DModel", tmp_path / "model", num_class_embeds=3)
-    sample, asked = evaluate.Sampler.sample, []
+    sample, asked = Sampler.sample, []
 
     def seen(self, model, **options):
         asked.append(options["class_labels"])
         return sample(self, model, **options)
 
-    monkeypatch.setattr(evaluate.Sampler, "sample", seen)
+    monkeypatch.setattr(Sampler, "sample", seen)
     settings = {"model": str(folder), "num_samples": 10, "feature_network": "lite0"}
     evaluate.evaluate(config(tmp_path, tmp_path, metrics="kid", **settings))
     assert asked == [[0, 1, 2, 0], [1, 2, 0, 1], [2, 0]]
@@ -157,8 +164,96 @@ def test_too_few_real_images(models, tmp_path):
 
 def test_a_network_that_makes_more_features_of_colour(models, tmp_path):
     folder = tiny_pipeline("UNet2DModel", tmp_path / "model")
-    with pytest.raises(UsageError, match="12 features of a sample and 4 of an image.*1 channels"):
+    with pytest.raises(
+        UsageError, match="12 features of a sample and the reference digits has 4 of .* 1 channels"
+    ):
         evaluate.evaluate(config(models, tmp_path, model=str(folder)))
+
+
+def test_statistics_of_real_images_score_as_the_images_do(models, tmp_path):
+    file = tmp_path / "digits.safetensors"
+    metrics = {"metrics": "fd,kid,precision,recall", "split": "test"}
+    images = config(models, tmp_path / "a", save_reference_stats=str(file), **metrics)
+    first = evaluate.evaluate(images)
+    assert first["reference"]["split"] == "test"
+    with pytest.raises(UsageError, match="exists: give it as --reference_stats"):
+        evaluate.evaluate(images)
+    again = config(models, tmp_path / "b", reference_dir="", reference_stats=str(file), **metrics)
+    second = evaluate.evaluate(again)
+    assert second["scores"] == first["scores"]
+    assert second["resize"] == first["resize"]
+    assert second["reference"]["identity"] == first["reference"]["identity"]
+    assert second["reference"]["stats"] == str(file) and len(second["reference"]["sha256"]) == 64
+
+
+def test_splits_are_other_images(models, tmp_path):
+    rows = [
+        by_name(evaluate.evaluate(config(models, tmp_path / split, split=split, metrics="kid")))
+        for split in ("train", "test")
+    ]
+    assert rows[0]["KID-Pooled"]["value"] != rows[1]["KID-Pooled"]["value"]
+
+
+def test_moments_of_another_program(models, tmp_path, capsys):
+    """Against scipy's matrix square root, on the features that are in the folder."""
+    real = np.random.default_rng(0).normal(size=(50, 4))
+    file = tmp_path / "stats.npz"
+    np.savez(file, mu=real.mean(0), sigma=np.cov(real, rowvar=False))
+    settings = config(models, tmp_path, reference_dir="", reference_stats=str(file), metrics="fd")
+    results = evaluate.evaluate(settings)
+    (score,) = results["scores"]
+    parts = (tmp_path / "out" / "samples").glob("*.safetensors")
+    ours = torch.cat([load_file(part)["features"] for part in parts]).double().numpy()
+    covariance = np.cov(ours, rowvar=False)
+    root = scipy.linalg.sqrtm(np.cov(real, rowvar=False) @ covariance)
+    traces = np.trace(np.cov(real, rowvar=False) + covariance - 2 * root.real)
+    expected = ((real.mean(0) - ours.mean(0)) ** 2).sum() + traces
+    assert score["value"] == pytest.approx(expected, rel=1e-6)
+    assert score["low"] < score["high"] and score["floor"] is None
+    assert results["reference"]["num_images"] is None
+    assert f"against {file}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("precision, factor", [("bf16", 2**-8), ("fp16", 2**-11)])
+def test_mixed_precision_is_near_and_not_the_same(models, tmp_path, precision, factor):
+    def features(name, **changes):
+        settings = config(models, tmp_path / name, metrics="fd", **changes)
+        results = evaluate.evaluate(settings)
+        file = tmp_path / name / "out" / "samples" / "00000.safetensors"
+        return results, load_file(file)["features"]
+
+    whole, exact = features("whole")
+    half, rounded = features("half", mixed_precision=precision)
+    assert half["mixed_precision"] == precision
+    assert half["model_sha256"] == whole["model_sha256"]  # of the weights on disk
+    difference = (rounded - exact).abs().max().item()
+    assert 0 < difference < 64 * factor
+    with pytest.raises(UsageError, match="mixed_precision is no there"):
+        features("whole", mixed_precision=precision)
+
+
+def test_clip_scores_samples_against_their_prompts(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "PART", 5)
+    teacher = tiny_pipeline("UNet2DConditionModel", tmp_path / "teacher")
+    settings = {"model": str(teacher), "metrics": "kid,clip", "prompts": ("a red cat", "a dog")}
+    settings |= {"feature_network": "lite0", "clip_model": str(tiny_clip(tmp_path / "clip"))}
+    seen, forward = [], ClipSimilarity.forward
+
+    def recorded(self, images, captions):
+        seen.append(list(captions))
+        found.append(forward(self, images, captions))
+        return found[-1]
+
+    found = []
+    monkeypatch.setattr(ClipSimilarity, "forward", recorded)
+    results = evaluate.evaluate(config(tmp_path, tmp_path, **settings))
+    row = by_name(results)["CLIP score"]
+    assert sum(seen, []) == ["a red cat", "a dog"] * 6
+    assert row["value"] == pytest.approx(torch.cat(found).mean().item(), rel=1e-6)
+    assert row["better"] == "higher" and len(results["clip_model"]["sha256"]) == 64
+    assert results["resize"]["clip_model"] == "8 x 8, bicubic, antialiased"
+    again = evaluate.evaluate(config(tmp_path, tmp_path, **settings))
+    assert again["scores"] == results["scores"] and len(seen) == 3  # nothing was drawn again
 
 
 def test_is_needs_classes(models, tmp_path):
@@ -169,12 +264,18 @@ def test_is_needs_classes(models, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"metrics": "fd,lpips"}, "metrics must be of fd, kid"),
+        ({"metrics": "fd,lpips"}, "metrics must be of fd, fid, kid"),
+        ({"metrics": "fid"}, "metrics fid needs --feature_network inception"),
         ({"metrics": ()}, "metrics must be of"),
         ({"num_samples": 7}, "num_samples must be at least 8, got 7"),
         ({"model": ""}, "--model is missing"),
         ({"reference_dir": ""}, "--reference_dir is missing"),
         ({"metrics": "agreement"}, "go together"),
+        ({"metrics": "clip"}, "compares samples with --prompts"),
+        ({"reference_stats": "a.npz"}, "both given"),
+        ({"reference_dir": "", "reference_stats": "a.npy"}, "must end in .npz or .safetensors"),
+        ({"reference_dir": "", "reference_stats": "a.npz"}, "--metrics kid,precision,recall"),
+        ({"save_reference_stats": "a.npz"}, "must end in .safetensors"),
     ],
 )
 def test_bad_settings(models, tmp_path, changes, message):

@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from liftplace.evaluate.judge import Judge
 from liftplace.evaluate.manifold import precision_recall
-from liftplace.evaluate.scores import inception_score, score
+from liftplace.evaluate.scores import Moments, inception_score, score
 
 
 class Features(torch.nn.Linear):
@@ -37,7 +39,7 @@ def test_every_score_is_that_of_its_function(judge):
         assert getattr(found["recall"], part) == shares.recall
     logits = judge.network(generated)
     assert found["IS-Own"].value == pytest.approx(inception_score(logits.detach()))
-    assert judge.num_components == 59
+    assert judge.num_components(60) == 59
     for name, row in found.items():
         assert row.low < row.value < row.high, name
         assert row.better == ("lower" if "D-" in name else "higher")
@@ -64,3 +66,66 @@ def test_agreement_is_the_root_of_the_mean_with_its_scale(judge):
     assert feature.value == pytest.approx(2 * pixel.value)
     assert feature.unrelated == pytest.approx(2**0.5)
     assert pixel.low < pixel.value < pixel.high
+
+
+def test_without_draws_there_are_no_intervals(judge):
+    metrics, generated = ["fd", "kid", "is", "precision", "recall"], normal(2, 0.3)
+    quick = Judge(judge.network, normal(0), normal(1), draws=0).scores(metrics, generated)
+    assert [(row.low, row.high) for row in quick] == [(None, None)] * 5
+    for row, slow in zip(quick, judge.scores(metrics, generated), strict=True):
+        assert (row.name, row.value, row.better, row.floor) == (
+            slow.name, slow.value, slow.better, slow.floor
+        )  # fmt: skip
+
+
+class Inception(Features):
+    name, distance = "Inception", "FID"
+
+
+def test_fid_uses_all_features_however_few_images():
+    """Against pytorch-fid's and torch-fidelity's formula, with scipy's matrix square root."""
+    judge = Judge(Inception(80, 5), normal(0, count=70), normal(1, count=70), draws=0)
+    generated = normal(2, 0.3, count=70)
+    (row,) = judge.scores(["fd"], generated)
+    assert row.name == "FID" and judge.num_components(70) == 80
+    for features, value in ((generated, row.value), (normal(1, count=70), row.floor)):
+        expected = fid(normal(0, count=70).double().numpy(), features.double().numpy())
+        assert value == pytest.approx(expected, rel=1e-4)  # sqrtm of singular matrices is rough
+    names = [row.name for row in judge.scores(["kid", "is"], generated)]
+    assert names == ["KID", "IS"]
+
+
+def fid(real, generated):
+    covariances = [np.cov(features, rowvar=False) for features in (real, generated)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    shift = real.mean(0) - generated.mean(0)
+    return shift @ shift + np.trace(covariances[0] + covariances[1] - 2 * root)
+
+
+@pytest.mark.parametrize("network", [Features(80, 5), Inception(80, 5)])
+def test_moments_score_as_their_features_do(network):
+    generated = normal(2, 0.3)
+    (whole,) = Judge(network, normal(0), draws=0).scores(["fd"], generated)
+    (row,) = Judge(network, Moments.of(normal(0)), draws=2).scores(["fd"], generated)
+    assert row.value == pytest.approx(whole.value, rel=1e-9) and row.floor is None
+
+
+def test_interval_against_moments_is_of_other_samples():
+    def score(seed, draws):
+        samples = 0.5 + 1.3 * normal(seed, count=100)[:, :4]
+        return Judge(Features(4, 5), moments, draws=draws).scores(["fd"], samples)[0]
+
+    moments = Moments.of(normal(0)[:, :4])
+    spread = torch.tensor([score(seed, 0).value for seed in range(1, 200)]).std().item()
+    intervals = [score(seed, 60) for seed in range(1, 30)]
+    widths = torch.tensor([row.high - row.low for row in intervals])
+    assert widths.mean().item() == pytest.approx(2 * 1.96 * spread, rel=0.25)
+
+
+def test_clip_is_the_mean_with_the_textbook_interval(judge):
+    similarities = 30 + normal(4)[:, 0].double()
+    row = judge.clip(similarities)
+    assert row.name == "CLIP score" and row.better == "higher"
+    assert row.value == pytest.approx(similarities.mean().item())
+    textbook = 2 * 1.96 * similarities.std().item() / 60**0.5
+    assert row.high - row.low == pytest.approx(textbook, rel=0.4)  # 20 draws

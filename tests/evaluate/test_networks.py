@@ -1,3 +1,4 @@
+import hashlib
 import importlib.util
 import re
 
@@ -128,8 +129,6 @@ def test_lite0_classifies_with_its_features():
 def test_weights_are_inceptions_alone():
     with pytest.raises(UsageError, match="feature_weights is for feature_network inception"):
         load_network("lite0", "weights.pth")
-    with pytest.raises(UsageError, match="needs feature_weights"):
-        load_network("inception")
 
 
 def test_a_file_that_could_run_code_is_refused(tmp_path):
@@ -148,6 +147,24 @@ def test_a_file_that_could_run_code_is_refused(tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             networks._check_only_tensors(tmp_path / name)
+
+
+def test_a_download_is_kept_and_is_what_its_name_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    content = b"weights"
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    there = tmp_path / f"net-{digest}.pth"
+    there.write_bytes(content)
+    file = networks._downloaded(there.as_uri())
+    assert file.read_bytes() == content and tmp_path / "home" in file.parents
+    there.unlink()
+    assert networks._downloaded(there.as_uri()) == file  # from the cache
+    for name in ("net-00000000.pth", "net-11111111.pth"):
+        if name.startswith("net-0"):
+            (tmp_path / name).write_bytes(content)  # the other is missing
+        with pytest.raises(UsageError, match="cannot be downloaded.*--feature_weights") as error:
+            networks._downloaded((tmp_path / name).as_uri())
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(not INCEPTION_MISSING, reason="torch-fidelity is installed")

@@ -64,7 +64,7 @@ def full_disk(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("moment", ["save_file", "_flush", "_write_own_state"])
+@pytest.mark.parametrize("moment", ["save_file", "flush", "_write_own_state"])
 def test_full_disk_leaves_the_last_one_and_no_rest(tmp_path, monkeypatch, moment):
     accelerator, learners = started(tmp_path)
     checkpoints = Checkpoints(tmp_path, limit=1)

@@ -23,6 +23,10 @@ from liftplace.train.config import MAY_CHANGE_ON_RESUME
         ({"feature_mask": 0.0}, "feature_mask must be greater than 0, got 0.0"),
         ({"kd_weight_schedule": "step"}, "one of constant, linear, cosine, got 'step'"),
         ({"student_block_out_channels": (8, 0)}, "one positive number a level"),
+        ({"gradient_share_steps": -1}, "gradient_share_steps must be at least 0, got -1"),
+        ({"evaluation_metrics": "fd,clip"}, "evaluation_metrics must be of fd, kid, is"),
+        ({"metric_for_best_model": "is"}, "one of --evaluation_metrics, fd, kid, got 'is'"),
+        ({"metric_for_best_model": "fd"}, "metric_for_best_model fd needs --evaluation_steps"),
     ],
 )
 def test_a_value_out_of_range_is_named(wrong, message):
@@ -60,6 +64,22 @@ def test_exactly_one_student(given, message):
     )
     with pytest.raises(UsageError, match=message):
         config.check_complete()
+
+
+@pytest.mark.parametrize("given", ["fd,recall", "fd recall", ("fd", "recall"), ("fd,recall", "fd")])
+def test_metrics_stand_with_commas_or_spaces(given):
+    assert TrainConfig(evaluation_metrics=given).evaluation_metrics == ("fd", "recall")
+
+
+def test_precision_is_accelerates_unless_it_is_given(monkeypatch):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    assert TrainConfig().mixed_precision == "no"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as accelerate launch does
+    assert TrainConfig().mixed_precision == "bf16"
+    assert TrainConfig(mixed_precision="no").mixed_precision == "no"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(UsageError, match="mixed_precision fp8, as accelerate has it"):
+        TrainConfig()
 
 
 def test_what_is_given_wins_over_the_preset():

@@ -24,7 +24,9 @@ LAUNCH = "-m torch.distributed.run --standalone --nproc_per_node"
 SETTINGS = (
     "--dataset_name digits --student_block_out_channels 4 4 --loss place --feature_weight 0.1 "
     "--max_train_steps 4 --checkpointing_steps 2 --logging_steps 1 --learning_rate 1e-2 "
-    "--lr_warmup_steps 0 --use_ema --random_flip --report_to none "
+    "--lr_warmup_steps 0 --use_ema --random_flip --report_to none --gradient_share_steps 2 "
+    "--evaluation_steps 4 --num_evaluation_samples 130 --evaluation_metrics fd "
+    "--num_inference_steps 2 --metric_for_best_model fd "
     "--adam_epsilon 1e-3"  # or Adam makes steps of the rounding of gradients that are zero
 )
 
@@ -74,8 +76,7 @@ def alone(teacher, tmp_path_factory):
 @pytest.fixture(scope="module")
 def together(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "together"
-    distill(teacher, folder, 2, "--validation_steps", "4", "--num_validation_images", "2",
-            "--num_inference_steps", "2")  # fmt: skip
+    distill(teacher, folder, 2, "--validation_steps", "4", "--num_validation_images", "2")
     return folder
 
 
@@ -87,17 +88,25 @@ def assert_same_files(folder, other, name):
 
 
 def assert_same_run(folder, other):
-    """Weights with adapters, averages, the final model, and the terms of the loss (w and so D)."""
+    """Weights with adapters, averages, the final and the best model, and the metrics: the terms of
+    the loss (w and so D), the shares of the gradient, the scores."""
     last = "checkpoint-4"
     assert any("adapters" in name for name in load_file(folder / last / "model.safetensors"))
     assert_same_files(folder / last, other / last, "model.safetensors")
     assert_same_files(folder / last, other / last, "ema-student.safetensors")
     assert_same_files(folder / "unet", other / "unet", "diffusion_pytorch_model.safetensors")
+    assert_same_files(folder / "best/unet", other / "unet", "diffusion_pytorch_model.safetensors")
+    assert_same_metrics(folder, other)
+
+
+def assert_same_metrics(folder, other):
     lines = [read_metrics(each / "metrics.jsonl") for each in (folder, other)]
     assert [line["step"] for line in lines[0]] == [1, 2, 3, 4]
     for ours, theirs in zip(*lines, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
         assert 0 < ours["weight"] < 1
+        assert ("gradient_share/fine" in ours) == (ours["step"] in (2, 4))
+    assert "evaluation/FD-Lite0" in lines[0][-1]
 
 
 def test_two_processes_are_one_with_twice_the_batch(alone, together):
@@ -147,6 +156,8 @@ def test_sharded_processes_are_one_with_twice_the_batch(teacher, alone, tmp_path
     script.write_text(AS_IF_ACCELERATED)
     run = tmp_path / "run"
     launch(2, [str(script)], arguments(teacher, run, 2), SHARDED[kind])
+    if kind == "fsdp":  # DeepSpeed keeps the gradients to itself
+        assert_same_metrics(run, alone)
     assert_same_files(run / "unet", alone / "unet", "diffusion_pytorch_model.safetensors")
     shutil.rmtree(run / "checkpoint-4")
     shutil.rmtree(run / "unet")

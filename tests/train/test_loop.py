@@ -142,8 +142,10 @@ def test_learners_side_by_side_are_as_alone(tmp_path, digits, whole, name):
 
 def test_metrics_are_complete(whole):
     line = read_metrics(whole[1] / "metrics.jsonl")[-1]
-    common = ["loss", "task", "gradient_norm", "learning_rate"]
-    place = [*common, "kd", "coarse", "fine", "weight"]
+    common = ["loss", "task", "weighted/task", "gradient_norm", "learning_rate"]
+    place = [
+        *common, "kd", "coarse", "fine", "weight", "weighted/coarse", "weighted/fine"
+    ]  # fmt: skip
     expected = {"step", *(f"none/{key}" for key in common), *(f"place/{key}" for key in place)}
     assert line.keys() == expected
 
@@ -187,14 +189,14 @@ def test_average_that_is_not_finite_is_not_saved(tmp_path, digits):
 
 
 def test_full_disk_names_the_last_checkpoint(tmp_path, digits, monkeypatch):
-    flush = checkpoint_module._flush
+    flush = checkpoint_module.flush
 
     def flush_once(folder):
         if folder.name != ".checkpoint-3.partial":
             raise OSError(28, "No space left on device")
         flush(folder)
 
-    monkeypatch.setattr(checkpoint_module, "_flush", flush_once)
+    monkeypatch.setattr(checkpoint_module, "flush", flush_once)
     with pytest.raises(CheckpointError, match="No space left on device; .*checkpoint-3$"):
         run(tmp_path, digits)
     assert checkpoints(tmp_path) == ["checkpoint-3"]
@@ -206,14 +208,14 @@ from liftplace.data import load_dataset
 from liftplace.train import checkpoint
 from tests.train.test_loop import run
 
-flush = checkpoint._flush
+flush = checkpoint.flush
 
 def flush_or_die(folder):
     if folder.name == ".checkpoint-6.partial":
         os.kill(os.getpid(), signal.SIGKILL)
     flush(folder)
 
-checkpoint._flush = flush_or_die
+checkpoint.flush = flush_or_die
 run(sys.argv[1], load_dataset("digits", resolution=8))
 """
 
@@ -282,3 +284,31 @@ def test_what_does_not_go_together_is_refused(tmp_path, digits):
         halves = pair | {"config": replace(config, mixed_precision="fp16")}
         fit([learner_for(config, "mse"), learner_for(config)], teacher=tiny_unet(), **halves)
     assert not (tmp_path / "run").exists()
+
+
+EVALUATED = {
+    "evaluation_steps": 2, "num_evaluation_samples": 12, "num_inference_steps": 1,
+    "metric_for_best_model": "fd", "reference_dir": "digits",
+}  # fmt: skip
+
+
+def test_resumed_run_knows_the_best_so_far(tmp_path, digits):
+    folder, resumed = tmp_path / "whole", tmp_path / "resumed"
+    run(folder, digits, **EVALUATED)
+    with pytest.raises(MemoryError):
+        run(resumed, Disturbed(digits, 6, crash), **EVALUATED)
+    run(resumed, digits, resume_from_checkpoint="latest", **EVALUATED)
+    metrics = read_metrics(resumed / "metrics.jsonl")
+    assert metrics == read_metrics(folder / "metrics.jsonl")
+    for name in ("place", "none"):
+        values = {
+            line["step"]: line[f"{name}/evaluation/FD-Lite0"]
+            for line in metrics
+            if line["step"] % 2 == 0
+        }
+        assert len(values) == 3
+        for each in (folder, resumed):
+            best = json.loads((each / "best" / name / "best.json").read_text())
+            assert best["step"] == min(values, key=values.get)
+            assert best["value"] == values[best["step"]]
+    assert not list((resumed / "best").glob(".*"))

@@ -26,7 +26,7 @@ def test_without_distillation_the_teacher_is_not_needed(outputs):
     objective = Objective("none", task_weight=0.5)
     terms = objective(student, target)
     assert not objective.needs_teacher
-    assert terms.keys() == {"loss", "task"}
+    assert terms.keys() == {"loss", "task", "weighted/task"}
     same(terms["loss"], 0.5 * F.mse_loss(student, target))
 
 
@@ -111,7 +111,7 @@ def test_features_join_any_loss(outputs, loss, reduction, factor):
     feature = F.mse_loss(student[:, :1], teacher[:, :1]) + F.mse_loss(student[:, 1:], target[:, 1:])
     same(terms["feature"], factor * feature.detach())
     same(terms["loss"], plain["loss"] + 0.25 * factor * feature)
-    assert terms.keys() == {*plain, "feature"}
+    assert terms.keys() == {*plain, "feature", "weighted/feature"}
     assert [name for name, term in terms.items() if term.requires_grad] == ["loss"]
 
 
@@ -126,7 +126,7 @@ def test_squared_error_to_the_teacher_beside_any_loss(outputs, loss, reduction, 
     error = factor * F.mse_loss(student, teacher)
     same(terms["mse"], error.detach())
     same(terms["loss"], plain["loss"] + 0.25 * error)
-    assert terms.keys() == {*plain, "mse"}
+    assert terms.keys() == {*plain, "mse", "weighted/mse"}
 
 
 def test_the_mask_reaches_the_features(outputs):
@@ -177,3 +177,53 @@ def test_features_that_only_come_later_need_the_teacher():
     later = Objective("none", feature_weight_schedule="linear", feature_weight_end=1.0)
     assert later.has("feature") and later.needs_teacher
     assert not Objective("none", feature_weight_end=1.0).needs_teacher
+
+
+EVERYTHING = {
+    "task_weight": 0.5, "kd_weight": 2.0, "mse_weight": 0.25, "feature_weight": 0.1,
+    "kd_weight_schedule": "linear", "kd_weight_end": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(
+    ("loss", "terms", "expected"),
+    [("none", "both", ()), ("mse", "both", ("kd",)), ("lift", "both", ("coarse", "fine")),
+     ("place", "both", ("coarse", "fine")), ("place", "coarse", ("coarse",)),
+     ("place", "fine", ("fine",))],
+)  # fmt: skip
+def test_the_loss_is_the_sum_of_its_weighted_terms(outputs, loss, terms, expected, reduction):
+    student, target, teacher = outputs
+    objective = Objective(loss, terms=terms, reduction=reduction, weight=0.3, **EVERYTHING)
+    variance = torch.tensor([0.3, 0.1, 0.5])
+
+    def call(only=None):
+        return objective(
+            student, target, teacher, variance=variance, features=hidden_pair(outputs),
+            progress=0.5, only=only,
+        )  # fmt: skip
+
+    found = call()
+    weighted = {k.removeprefix("weighted/"): v for k, v in found.items() if "weighted/" in k}
+    assert objective.summands == ("task", *expected, "mse", "feature")
+    assert set(weighted) == set(objective.summands)
+    same(found["loss"].detach(), sum(weighted.values()))
+    same(weighted["task"], 0.5 * (found["task"] + found["variance"]))
+    same(weighted["mse"], 0.25 * found["mse"])
+    if "fine" in expected:
+        same(weighted["fine"], 1.5 * 0.3 * (32 if reduction == "sum" else 1) * found["fine"])
+
+    # Each alone: its value, and gradients that add up to the whole one.
+    (whole,) = torch.autograd.grad(found["loss"], student)
+    alone = {name: call(name)["loss"] for name in weighted}
+    for name, value in weighted.items():
+        same(alone[name].detach(), value)
+    same(sum(torch.autograd.grad(one, student)[0] for one in alone.values()), whole)
+
+
+def test_the_fine_term_alone_keeps_the_adaptive_weight(outputs):
+    student, target, teacher = outputs
+    close = teacher + 0.1 * student  # so that w is neither 0 nor 1
+    terms = Objective("place")(close, target, teacher, only="fine")
+    assert 0 < terms["weight"] < 1
+    same(terms["loss"].detach(), terms["weight"] * terms["fine"])

@@ -98,6 +98,22 @@ def test_model_card_has_teacher_recipe_and_figures(described):
         assert text in card.text
 
 
+def test_model_card_has_the_last_scores_and_where_a_better_model_is(described):
+    tracker = JsonLinesTracker(described / "metrics.jsonl")
+    tracker.log({"loss": 1.0, "evaluation/FD-Lite0": 42.0}, step=7)
+    tracker.log({"loss": 0.5}, step=8)
+    (described / "best").mkdir()
+    best = {"step": 4, "metric": "fd", "value": 40.0}
+    (described / "best" / "best.json").write_text(json.dumps(best))
+    models = [LoadedModel(tiny_unet(), None, "one") for _ in range(2)]
+    describe(config_for(described), *models)
+    card = ModelCard.load(described / "README.md").text
+    scores, terms = card.split("Training terms at step 8")
+    assert "at step 7" in scores and "| FD-Lite0 | 42 |" in scores
+    assert "The best model by fd, 40, is that of step 4, in `best`." in scores
+    assert "| loss | 0.5 |" in terms and "FD-Lite0" not in terms
+
+
 def test_record_has_the_layer_map(described):
     record = json.loads((described / "liftplace_config.json").read_text())
     blocks = ["down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"]

@@ -1,0 +1,264 @@
+"""`liftplace analyze`: where students differ from their teacher, as numbers and as a report."""
+
+import json
+import re
+from dataclasses import asdict, fields, is_dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm.auto import tqdm
+
+from liftplace import __version__
+from liftplace.analyze.analysis import Analysis, Samples, StudentAnalysis
+from liftplace.analyze.config import AnalyzeConfig
+from liftplace.analyze.errors import measure_errors, spread_timesteps
+from liftplace.analyze.maps import compute_maps
+from liftplace.analyze.pages import summary, write_report
+from liftplace.analyze.report import text_table
+from liftplace.analyze.runs import labels_of
+from liftplace.analyze.sampled import CORRECTED, TEACHER, Drawer, sample_and_score
+from liftplace.data import CachedLatents, load_dataset
+from liftplace.data.encoder import Encoder
+from liftplace.errors import UsageError
+from liftplace.evaluate.collect import claim
+from liftplace.evaluate.features import write_whole
+from liftplace.evaluate.networks import hash_of_weights, load_network
+from liftplace.evaluate.processes import device_of, main_process_decides, start_processes
+from liftplace.evaluate.sampler import Sampler
+from liftplace.students.report import count_macs, count_parameters
+from liftplace.train.models import DTYPES, LoadedModel, check_pair, load_model, set_precision
+from liftplace.train.process import NoiseProcess
+
+RESULTS = "analysis.json"
+MAP_GROUP_SIZE = 16  # the paper's
+SAMPLED = (
+    "teacher", "student", "data", "split", "num_samples", "num_inference_steps", "guidance_scale",
+    "prompts", "class_labels", "scope", "mixed_precision", "batch_size", "seed",
+)  # fmt: skip
+
+
+def analyze(config: AnalyzeConfig) -> dict | None:
+    """Sample, measure, write the report and analysis.json, and print a table.
+
+    The noise process, VAE and text encoders are the teacher's. Several processes share the
+    sampling; the main process does the rest.
+
+    Returns:
+        What analysis.json has; None on the other processes.
+
+    Raises:
+        UsageError: teacher, students, data, network and folder do not fit.
+        NonFiniteError: outputs or samples that are not finite.
+        OSError: a file could not be written.
+    """
+    config.check_complete()
+    state = start_processes()
+    device = device_of(state)
+    teacher, students = _load(config)
+    process = teacher.process()
+    encoder = Encoder(teacher, config.resolution).to(device, DTYPES[config.mixed_precision])
+    dataset = _dataset(config, encoder)
+    _check_sizes(config, encoder, process)
+    network = None
+    if config.num_samples:
+        network = load_network(config.feature_network, config.feature_weights).to(device)
+    sampler = Sampler(process, encoder)
+    record = _record(config, sampler, network, dataset, teacher, students)
+    for model in (teacher, *students.values()):
+        set_precision(model.model, device, config.mixed_precision)
+    models = {label: student.model for label, student in students.items()}
+
+    samples, components = None, None
+    if network is None:
+        main_process_decides(state, partial(claim, Path(config.output_dir), record))
+    else:
+        drawer = Drawer(config, sampler, network, teacher.model, models)
+        found = sample_and_score(drawer, dataset, record, device)
+        samples, components = found or (None, None)
+    if not state.is_main_process:
+        return None
+    students = _measure(config, teacher, models, encoder, dataset, samples)
+    analysis = Analysis(
+        teacher=config.teacher,
+        teacher_parameters=count_parameters(teacher.model),
+        teacher_macs=count_macs(teacher.model),
+        teacher_samples=samples and samples[TEACHER],
+        students=students,
+        scope=config.scope,
+        elements=_row(config, encoder),
+        num_samples=config.num_samples,
+        num_inference_steps=config.num_inference_steps,
+        network=network and network.name,
+        num_components=components,
+    )
+    return _write(config, record, analysis)
+
+
+def _load(config: AnalyzeConfig) -> tuple[LoadedModel, dict[str, LoadedModel]]:
+    """The teacher, and the students by label."""
+    teacher = load_model(config.teacher)
+    labels = labels_of([Path(name).resolve() for name in config.student])
+    students = {label: load_model(name) for label, name in zip(labels, config.student, strict=True)}
+    for student in students.values():
+        check_pair(student, teacher)
+    return teacher, students
+
+
+def _dataset(config: AnalyzeConfig, encoder: Encoder) -> Dataset:
+    dataset = load_dataset(
+        config.data,
+        resolution=encoder.resolution,
+        split=config.split,
+        center_crop=config.center_crop,
+        labels=encoder.takes_labels,
+        captions=encoder.takes_captions,
+        config_name=config.dataset_config_name,
+        image_column=config.image_column,
+        caption_column=config.caption_column,
+        label_column=config.label_column,
+    )
+    if isinstance(dataset, CachedLatents) and config.num_samples:
+        raise UsageError(
+            f"--data {config.data} holds latents, and samples are scored against images: name "
+            "the images, or give --num_samples 0"
+        )
+    encoder.check(dataset)
+    for flag in ("num_images", "num_samples"):
+        if len(dataset) < getattr(config, flag):
+            raise UsageError(
+                f"--{flag} is {getattr(config, flag)}, but --data {config.data} has only "
+                f"{len(dataset)} images in its split {config.split}"
+            )
+    return dataset
+
+
+def _measure(
+    config: AnalyzeConfig, teacher: LoadedModel, models: dict[str, nn.Module], encoder: Encoder,
+    dataset: Dataset, samples: dict[str, Samples] | None,
+) -> tuple[StudentAnalysis, ...]:  # fmt: skip
+    """Errors and maps of the students, by label in `models`, beside their samples."""
+    process = teacher.process()
+    latents, conditions = read_images(dataset, encoder, config.num_images, config.batch_size)
+    given = (teacher.model, process, latents, conditions)
+    options = {"scope": config.scope, "batch_size": config.batch_size, "seed": config.seed}
+    errors = measure_errors(
+        models, *given, numbers=spread_timesteps(process, config.num_timesteps),
+        group_sizes=fitting_sizes(config, encoder), **options,
+    )  # fmt: skip
+    options["timesteps"] = spread_timesteps(process, config.map_timesteps)
+    options["group_size"] = min(MAP_GROUP_SIZE, _row(config, encoder))
+    options["decode"] = None if encoder.vae is None else encoder.decode
+    return tuple(
+        StudentAnalysis(
+            label=label,
+            parameters=count_parameters(model),
+            macs=count_macs(model),
+            errors=errors[label],
+            maps=compute_maps(model, *given, **options),
+            plain=samples and samples[f"{number}"],
+            corrected=samples and samples[f"{CORRECTED}{number}"],
+        )
+        for number, (label, model) in enumerate(tqdm(models.items(), desc="Drawing maps"))
+    )
+
+
+def _row(config: AnalyzeConfig, encoder: Encoder) -> int:
+    """Elements of what one linear fit is for."""
+    channels, height, width = encoder.shape
+    return height * width * (channels if config.scope == "sample" else 1)
+
+
+def fitting_sizes(config: AnalyzeConfig, encoder: Encoder) -> tuple[int, ...]:
+    """The group sizes that are not larger than a row."""
+    return tuple(size for size in config.group_sizes if size <= _row(config, encoder))
+
+
+def _check_sizes(config: AnalyzeConfig, encoder: Encoder, process: NoiseProcess) -> None:
+    steps = process.scheduler.config.num_train_timesteps
+    for flag in ("num_timesteps", "map_timesteps"):
+        if getattr(config, flag) > steps:
+            raise UsageError(
+                f"--{flag} is {getattr(config, flag)}, but {config.teacher} has {steps} timesteps"
+            )
+    row, fitting = _row(config, encoder), fitting_sizes(config, encoder)
+    if not fitting:
+        raise UsageError(
+            f"--group_sizes {config.group_sizes[0]} is larger than a row, which has {row} elements"
+        )
+    if start_processes().is_main_process and fitting != config.group_sizes:
+        larger = " ".join(str(size) for size in config.group_sizes if size > row)
+        print(f"--group_sizes {larger} left out: a row has {row} elements")
+
+
+def read_images(
+    dataset: Dataset, encoder: Encoder, count: int, batch_size: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the models denoise, (count, channels, height, width), and what they are told, by name
+    (count, ...), on the CPU: of images that are spread evenly over the dataset."""
+    indices = (torch.arange(count) * len(dataset) // count).tolist()
+    latents, conditions = [], []
+    loader = DataLoader(Subset(dataset, indices), batch_size=batch_size)
+    for items in tqdm(loader, desc="Reading images"):
+        latents.append(encoder.latents(items).cpu())
+        conditions.append(encoder.conditions(items))
+    names = conditions[0]
+    return torch.cat(latents), {
+        name: torch.cat([part[name].cpu() for part in conditions]) for name in names
+    }
+
+
+def _record(
+    config: AnalyzeConfig, sampler: Sampler, network, dataset: Dataset, teacher: LoadedModel,
+    students: dict[str, LoadedModel],
+) -> dict:  # fmt: skip
+    """Everything that the samples and their features depend on."""
+    settings = asdict(config)
+    scheduler = sampler.process.sampler()
+    kept = {name: x for name, x in scheduler.config.items() if not name.startswith("_")}
+    record = {
+        **{name: settings[name] for name in SAMPLED},
+        "teacher_sha256": hash_of_weights(teacher.model),
+        "student_sha256": [hash_of_weights(student.model) for student in students.values()],
+        "resolution": sampler.encoder.resolution,
+        "sampler": {"class": type(scheduler).__name__, **kept},
+        "feature_network": network
+        and {"name": config.feature_network, "sha256": network.weights_sha256},
+    }
+    return json.loads(json.dumps(record, default=str))
+
+
+def _write(config: AnalyzeConfig, record: dict, analysis: Analysis) -> dict:
+    folder = Path(config.output_dir)
+    files = write_report(analysis, folder)
+    results = {
+        "liftplace": __version__,
+        "torch": torch.__version__,
+        "settings": json.loads(json.dumps(asdict(config))),
+        **{name: value for name, value in record.items() if name not in SAMPLED},
+        "analysis": plain(analysis),
+    }
+    text = json.dumps(results, indent=1, allow_nan=False)
+    # The numbers of a list on one line.
+    text = re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text)
+    write_whole(folder / RESULTS, text.encode() + b"\n")
+    print(text_table(summary(analysis)))
+    print(f"\n{files['report']}")
+    return results
+
+
+def plain(value):
+    """As JSON has it: tensors are lists of numbers of six digits, what is not finite is null, and
+    pictures, which the PNGs have, are left out."""
+    if is_dataclass(value):
+        names = [field.name for field in fields(value) if field.name not in ("images", "noisy")]
+        return {name: plain(getattr(value, name)) for name in names}
+    if isinstance(value, Tensor):
+        return plain(value.tolist())
+    if isinstance(value, (tuple, list)):
+        return [plain(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if abs(value) < float("inf") else None
+    return value

@@ -1,0 +1,104 @@
+"""Settings of `liftplace analyze`; apart, so that flags wait for no model library."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import UseAppendAction
+
+from liftplace.errors import UsageError
+from liftplace.settings import at_least, check_types
+
+SMALLEST_SCORED = 8  # samples: an interval scores halves of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeConfig:
+    """Show where students differ from their teacher: errors by timestep, maps, corrected sampling.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range, with its name.
+    """
+
+    teacher: str = ""
+    """Folder of the teacher, or its name on the Hugging Face Hub."""
+    student: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """Folder of a student; give the flag once for each. Those of --config come first."""
+    data: str = ""
+    """digits, folder of images, folder that liftplace encode wrote, or a dataset of the Hub."""
+    output_dir: str = ""
+    """Folder of report.html: new, empty, or one to go on with."""
+
+    dataset_config_name: str | None = None
+    """Configuration of a dataset of the Hub."""
+    image_column: str = "image"
+    caption_column: str = "text"
+    label_column: str = "label"
+    """Columns of a dataset of the Hub, and caption's name in metadata.jsonl."""
+    split: Literal["train", "test"] = "train"
+    resolution: int | None = None
+    """Height and width of the images; by default those that the model works at."""
+    center_crop: bool = False
+    """Cut the central square out of an image, instead of scaling the whole of it to a square."""
+
+    num_images: int = 64
+    """Images whose errors are measured, spread evenly over the dataset."""
+    num_timesteps: int = 20
+    """Timesteps at which, each the middle of an equal share."""
+    map_timesteps: int = 8
+    """Columns of the error maps."""
+    group_sizes: tuple[int, ...] = (4, 16, 64, 256)
+    """Of PLACE; those larger than a row are left out."""
+    scope: Literal["channel", "sample"] = "channel"
+    """What one linear fit is for: a channel of an image, or a whole one."""
+    batch_size: int = 32
+    """Images at a time, measured and sampled."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Type of the models' weights; no is float32."""
+
+    num_samples: int = 500
+    """Samples of each model; 0 samples nothing."""
+    num_inference_steps: int = 25
+    guidance_scale: float = 1.0
+    """Classifier-free guidance; 1 is none."""
+    prompts: tuple[str, ...] | None = None
+    """Captions of the samples, in turn; for models that take text."""
+    class_labels: tuple[int, ...] | None = None
+    """Classes of the samples, in turn; by default all of the model's."""
+    feature_network: str = "lite0"
+    """lite0, inception, or module:attr of an nn.Module or of what returns one: images in [-1, 1]
+    in, (N, features) out."""
+    feature_weights: str | None = None
+    """File of Inception's weights, as torch-fidelity releases them."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        at_least(
+            1, self, "resolution", "num_images", "num_timesteps", "map_timesteps", "batch_size",
+            "num_inference_steps",
+        )  # fmt: skip
+        at_least(0, self, "num_samples", "seed")
+        if 0 < self.num_samples < SMALLEST_SCORED:
+            raise UsageError(
+                f"num_samples must be 0 or at least {SMALLEST_SCORED}, got {self.num_samples}"
+            )
+        if not self.group_sizes or min(self.group_sizes) < 2:
+            raise UsageError(f"group_sizes must be at least 2 each, got {self.group_sizes}")
+        object.__setattr__(self, "group_sizes", tuple(sorted(set(self.group_sizes))))
+
+    def check_complete(self) -> None:
+        """Raises UsageError if what has no default was not given."""
+        if not self.teacher:
+            raise UsageError("--teacher is missing: name the folder of the teacher")
+        if not self.student:
+            raise UsageError("--student is missing: name the folder of a student")
+        if not self.data:
+            raise UsageError("--data is missing: name a dataset, a folder of images, or digits")
+        if not self.output_dir:
+            raise UsageError("--output_dir is missing: name the folder of the report")
+        if Path(self.output_dir).is_file():
+            raise UsageError(f"--output_dir {self.output_dir} is a file: name a folder")
+        paths = [str(Path(name).resolve()) for name in self.student]
+        if len(set(paths)) < len(paths):
+            raise UsageError(f"--student names one folder twice: {', '.join(self.student)}")
