@@ -216,18 +216,16 @@ def _record(
 ) -> dict:  # fmt: skip
     """Everything that the samples and their features depend on."""
     settings = asdict(config)
-    scheduler = sampler.process.sampler()
-    kept = {name: x for name, x in scheduler.config.items() if not name.startswith("_")}
     record = {
         **{name: settings[name] for name in SAMPLED},
         "teacher_sha256": hash_of_weights(teacher.model),
         "student_sha256": [hash_of_weights(student.model) for student in students.values()],
         "resolution": sampler.encoder.resolution,
-        "sampler": {"class": type(scheduler).__name__, **kept},
+        "sampler": sampler.record(),
         "feature_network": network
         and {"name": config.feature_network, "sha256": network.weights_sha256},
     }
-    return json.loads(json.dumps(record, default=str))
+    return json.loads(json.dumps(record))  # tuples become lists
 
 
 def _write(config: AnalyzeConfig, record: dict, analysis: Analysis) -> dict:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from liftplace.analyze import html
-from liftplace.demo.output import check_free, new_folder
 from liftplace.errors import UsageError
+from liftplace.output import check_free, new_folder
 from liftplace.settings import check_types
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from liftplace.analyze.analysis import Samples
 from liftplace.analyze.config import AnalyzeConfig
 from liftplace.analyze.correct import corrected_by
 from liftplace.evaluate.collect import collect
-from liftplace.evaluate.draw import in_turn
+from liftplace.evaluate.draw import sampling_options
 from liftplace.evaluate.features import extract_features
 from liftplace.evaluate.judge import Judge
 from liftplace.evaluate.processes import start_processes
@@ -62,22 +62,10 @@ class Drawer:
 
     def _images(self, name: str, seed: int, first: int, count: int) -> Tensor:
         model, how = self.models[name]
-        config, encoder = self.config, self.sampler.encoder
-        labels = config.class_labels
-        if labels is None and encoder.takes_labels:
-            labels = range(encoder.family.num_classes(encoder.config))
         return self.sampler.sample(
-            model,
-            num_samples=count,
-            num_inference_steps=config.num_inference_steps,
-            seed=seed,
-            batch_size=config.batch_size,
-            class_labels=in_turn(labels, first, count),
-            prompts=in_turn(config.prompts, first, count),
-            guidance_scale=config.guidance_scale,
-            description=None,
-            answer=how,
-        )
+            model, num_samples=count, first=first, seed=seed, description=None, answer=how,
+            **sampling_options(self.config),
+        )  # fmt: skip
 
 
 def sample_and_score(

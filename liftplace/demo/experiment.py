@@ -14,10 +14,10 @@ from liftplace.data.encoder import Encoder
 from liftplace.demo.figures import save_losses, save_samples
 from liftplace.demo.measure import Referee, measure, spread
 from liftplace.demo.methods import LABELS, MAPPED, METHODS, TimedLearner, for_cpu, new_learners
-from liftplace.demo.output import RESULTS, check_free, new_folder
 from liftplace.demo.report import announcement, collect, loading_lines, table, write_json
 from liftplace.demo.settings import FAST, FULL, DemoSettings
 from liftplace.demo.threads import choose_num_threads
+from liftplace.output import RESULTS, check_free, new_folder
 from liftplace.train import metrics
 from liftplace.train.loop import TrainingInterrupted, fit
 from liftplace.train.models import LoadedModel, load_model, predict

@@ -7,7 +7,7 @@ from liftplace.evaluate.agreement import pair_differences
 from liftplace.evaluate.clip import ClipSimilarity
 from liftplace.evaluate.config import EvaluateConfig
 from liftplace.evaluate.features import extract_features
-from liftplace.evaluate.sampler import Sampler
+from liftplace.evaluate.sampler import Sampler, in_turn
 from liftplace.train.learner import NonFiniteError
 from liftplace.train.models import LoadedModel, set_precision
 
@@ -51,24 +51,13 @@ class Drawer:
         return found
 
     def _images(self, model: nn.Module, seed: int, first: int, count: int) -> Tensor:
-        config, encoder = self.config, self.sampler.encoder
-        labels = config.class_labels
-        if labels is None and encoder.takes_labels:
-            labels = range(encoder.family.num_classes(encoder.config))
         return self.sampler.sample(
-            model,
-            num_samples=count,
-            num_inference_steps=config.num_inference_steps,
-            seed=seed,
-            batch_size=config.batch_size,
-            class_labels=in_turn(labels, first, count),
-            prompts=in_turn(config.prompts, first, count),
-            guidance_scale=config.guidance_scale,
-            description=None,
-        )
+            model, num_samples=count, first=first, seed=seed, description=None,
+            **sampling_options(self.config),
+        )  # fmt: skip
 
     def _similarities(self, images: Tensor, first: int) -> Tensor:
-        prompts = in_turn(self.config.prompts, first, len(images))
+        prompts = in_turn(self.config.prompts, range(first, first + len(images)))
         size = self.config.batch_size
         parts = [
             self.clip(images[start : start + size].to(self.device), prompts[start : start + size])
@@ -77,8 +66,9 @@ class Drawer:
         return torch.cat(parts).cpu()
 
 
-def in_turn(values, first: int, count: int) -> list | None:
-    """The values of samples first ... first + count - 1, where all samples take them in turn."""
-    if values is None:
-        return None
-    return [values[number % len(values)] for number in range(first, first + count)]
+def sampling_options(config) -> dict:
+    """What `Sampler.sample` takes of a command's settings."""
+    names = (
+        "num_inference_steps", "batch_size", "class_labels", "prompts", "guidance_scale"
+    )  # fmt: skip
+    return {name: getattr(config, name) for name in names}

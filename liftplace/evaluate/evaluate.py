@@ -177,20 +177,19 @@ def _record(
         "model", "teacher", "num_samples", "num_inference_steps", "seed", "class_labels",
         "prompts", "guidance_scale", "mixed_precision",
     )  # fmt: skip
-    scheduler = sampler.process.sampler()
-    return _plain(
+    return json.loads(json.dumps(
         {
             **{name: settings[name] for name in names},
             "model_sha256": hash_of_weights(model.model),
             "teacher_sha256": None if teacher is None else hash_of_weights(teacher.model),
             "resolution": sampler.encoder.resolution,
-            "sampler": {"class": type(scheduler).__name__, **scheduler.config},
+            "sampler": sampler.record(),
             "feature_network": {"name": config.feature_network, "sha256": network.weights_sha256},
             "clip_model": None
             if clip is None
             else {"name": config.clip_model, "sha256": clip.weights_sha256},
         }
-    )
+    ))  # fmt: skip
 
 
 def _results(
@@ -220,9 +219,3 @@ def _results(
         },
         "scores": [asdict(score) for score in scores],
     }  # fmt: skip
-
-
-def _plain(record: dict) -> dict:
-    """A record as JSON gives it back, without a scheduler's private notes of where it came from."""
-    sampler = {name: x for name, x in record["sampler"].items() if not name.startswith("_")}
-    return json.loads(json.dumps(record | {"sampler": sampler}, default=str))

@@ -1,5 +1,6 @@
 """Images from a model of any family: its scheduler, and the VAE and text encoders around it."""
 
+import json
 from collections.abc import Sequence
 
 import torch
@@ -28,6 +29,7 @@ class Sampler:
         model: nn.Module,
         *,
         num_samples: int,
+        first: int = 0,
         class_labels: Sequence[int] | None = None,
         prompts: Sequence[str] | None = None,
         guidance_scale: float = 1.0,
@@ -38,6 +40,8 @@ class Sampler:
 
         Args:
             model: student or teacher.
+            first: number of the first one, where these are a part of more samples: it tells whose
+                turn it is.
             class_labels, prompts: of the samples, in turn; all classes or no text by default.
             guidance_scale: of classifier-free guidance; 1 for none.
             options: of `sample_images`.
@@ -45,7 +49,7 @@ class Sampler:
         Raises:
             UsageError: conditions or guidance that the model does not take.
         """
-        null = None
+        null, numbers = None, range(first, first + num_samples)
         if guidance_scale != 1 and self._is_conditioned:
             null = self.encoder.null_conditions(num_samples)
         return sample_images(
@@ -54,41 +58,53 @@ class Sampler:
             num_samples=num_samples,
             batch_size=batch_size,
             size=self.encoder.shape[-1],
-            conditions=self._conditions(num_samples, class_labels, prompts, batch_size),
+            conditions=self._conditions(numbers, class_labels, prompts, batch_size),
             null_conditions=null,
             guidance_scale=guidance_scale,
             decode=self.encoder.decode,
             **options,
         )
 
+    def record(self) -> dict:
+        """Class and settings of the scheduler, as JSON has them; what is not finite is text."""
+        scheduler = self.process.sampler()
+        # diffusers notes under names with an underscore where a config came from.
+        settings = {name: x for name, x in scheduler.config.items() if not name.startswith("_")}
+        text = json.dumps({"class": type(scheduler).__name__, **settings}, default=str)
+        return json.loads(text, parse_constant=str)
+
     @property
     def _is_conditioned(self) -> bool:
         return self.encoder.takes_captions or self.encoder.takes_labels
 
-    def _conditions(self, num_samples: int, class_labels, prompts, batch_size: int) -> dict:
+    def _conditions(self, numbers: range, class_labels, prompts, batch_size: int) -> dict:
         encoder, items = self.encoder, {}
         if prompts is not None and not encoder.takes_captions:
             raise UsageError(f"{encoder.folder} takes no text: leave out --prompts")
         if class_labels is not None and not encoder.takes_labels:
             raise UsageError(f"{encoder.folder} takes no classes: leave out --class_labels")
         if encoder.takes_labels:
-            items["class_labels"] = self._labels(num_samples, class_labels)
+            items["class_labels"] = self._labels(numbers, class_labels)
         if not encoder.takes_captions:
-            items["images"] = torch.empty(num_samples, 0)  # says how many
+            items["images"] = torch.empty(len(numbers), 0)  # says how many
             return encoder.conditions(items)
-        texts = list(prompts or [""])
-        texts = [texts[number % len(texts)] for number in range(num_samples)]
+        texts = in_turn(prompts or [""], numbers)
         parts = [
             encoder.conditions({"captions": texts[first : first + batch_size]})
-            for first in range(0, num_samples, batch_size)
+            for first in range(0, len(numbers), batch_size)
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _labels(self, num_samples: int, class_labels: Sequence[int] | None) -> Tensor:
+    def _labels(self, numbers: range, class_labels: Sequence[int] | None) -> Tensor:
         classes = self.encoder.family.num_classes(self.encoder.config)
         labels = torch.tensor(class_labels or range(classes))
         if not 0 <= labels.min() <= labels.max() < classes:
             raise UsageError(
                 f"--class_labels must be in 0 ... {classes - 1}, got {list(class_labels)}"
             )
-        return labels[torch.arange(num_samples) % len(labels)]
+        return labels[torch.tensor(numbers) % len(labels)]
+
+
+def in_turn(values: Sequence[str], numbers: range) -> list[str]:
+    """The values of these samples, where all samples take them in turn."""
+    return [values[number % len(values)] for number in numbers]

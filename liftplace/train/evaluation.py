@@ -15,7 +15,6 @@ from tqdm.auto import tqdm
 from liftplace.data import CachedLatents, load_dataset
 from liftplace.errors import UsageError
 from liftplace.evaluate.collect import PART, seed_of_part
-from liftplace.evaluate.draw import in_turn
 from liftplace.evaluate.features import extract_features
 from liftplace.evaluate.judge import Judge, Score
 from liftplace.evaluate.networks import load_network
@@ -145,17 +144,15 @@ class Evaluation:
         return found
 
     def _images(self, model: nn.Module, number: int, first: int, count: int) -> Tensor:
-        config, encoder, labels = self._config, self._sampler.encoder, None
-        if encoder.takes_labels:
-            labels = range(encoder.family.num_classes(encoder.config))
+        config = self._config
         return self._sampler.sample(
             model,
             num_samples=count,
+            first=first,
             num_inference_steps=config.num_inference_steps,
             seed=seed_of_part(config.seed, number),
             batch_size=config.train_batch_size,
-            class_labels=in_turn(labels, first, count),
-            prompts=in_turn(config.validation_prompts, first, count),
+            prompts=config.validation_prompts,
             guidance_scale=config.guidance_scale,
             description=None,
         )

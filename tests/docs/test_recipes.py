@@ -40,7 +40,9 @@ SHORT = {
     "sample": {"num_samples": 2, "num_inference_steps": 2},
     "evaluate": {"num_samples": 16, "num_inference_steps": 2},
     "report": {},
-}
+    "analyze": {"num_images": 4, "num_timesteps": 3, "map_timesteps": 2, "num_samples": 8,
+                "num_inference_steps": 2},
+}  # fmt: skip
 
 
 def recipes() -> dict[str, list[list[str]]]:
@@ -61,7 +63,7 @@ RECIPES = recipes()
 def workshop(tmp_path, monkeypatch):
     """A folder with the datasets that the document names."""
     monkeypatch.chdir(tmp_path)
-    names = [f"{number}.png" for number in range(4)]
+    names = [f"{number}.png" for number in range(8)]
     save_images(tmp_path / "photos", names)
     save_images(tmp_path / "classes", [f"{number}/a.png" for number in range(10)])
     save_images(tmp_path / "captioned", names)
@@ -110,6 +112,8 @@ def test_recipe(workshop, heading):
             assert Image.open(output).size[0] > 16
         if command[1] == "evaluate":
             assert "FD-Lite0" in (output / "results.json").read_text()
+        if command[1] == "analyze":
+            assert "corrected" in (output / "report.html").read_text()
         if command[1] == "report":
             assert "ddpm-student" in (output / "report.html").read_text()
         if command[1] == "distill" and "--dry_run" not in command:

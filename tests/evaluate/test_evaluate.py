@@ -109,13 +109,13 @@ def test_goes_on_after_a_kill_with_the_same_result(models, tmp_path, monkeypatch
 def test_classes_go_round_over_the_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(collect, "PART", 4)
     folder = tiny_pipeline("UNet2DModel", tmp_path / "model", num_class_embeds=3)
-    sample, asked = Sampler.sample, []
+    labels, asked = Sampler._labels, []
 
-    def seen(self, model, **options):
-        asked.append(options["class_labels"])
-        return sample(self, model, **options)
+    def seen(self, *arguments):
+        asked.append(labels(self, *arguments).tolist())
+        return labels(self, *arguments)
 
-    monkeypatch.setattr(Sampler, "sample", seen)
+    monkeypatch.setattr(Sampler, "_labels", seen)
     settings = {"model": str(folder), "num_samples": 10, "feature_network": "lite0"}
     evaluate.evaluate(config(tmp_path, tmp_path, metrics="kid", **settings))
     assert asked == [[0, 1, 2, 0], [1, 2, 0, 1], [2, 0]]

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -34,6 +36,9 @@ def test_classes_in_turn(tmp_path):
     every = sampler.sample(model, **RUN)
     assert torch.allclose(sampler.sample(model, class_labels=[0, 1, 2], **RUN), every)
     assert not torch.allclose(sampler.sample(model, class_labels=[0, 0, 2], **RUN), every)
+    # A part of more samples goes on where the one before it ended.
+    part = sampler.sample(model, class_labels=[5, 7], first=1, **RUN)
+    assert torch.allclose(part, sampler.sample(model, class_labels=[7, 5, 7], **RUN))
     with pytest.raises(UsageError, match=r"--class_labels must be in 0 ... 9, got \[10\]"):
         sampler.sample(model, class_labels=[10], **RUN)
     with pytest.raises(UsageError, match="has no label for no class"):
@@ -51,3 +56,11 @@ def test_conditions_that_the_model_does_not_take(tmp_path):
         sampler.sample(model, prompts=["a cat"], **RUN)
     with pytest.raises(UsageError, match="takes no classes: leave out --class_labels"):
         sampler.sample(model, class_labels=[1], **RUN)
+
+
+def test_the_record_is_strict_json(tmp_path):
+    sampler, _ = sampler_of("PixArtTransformer2DModel", tmp_path)
+    record = sampler.record()
+    assert record["class"] == "DDIMScheduler" and record["lambda_min_clipped"] == "-Infinity"
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert not any(name.startswith("_") for name in record)

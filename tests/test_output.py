@@ -1,7 +1,7 @@
 import pytest
 
-from liftplace.demo.output import RESULTS, check_free, new_folder
 from liftplace.errors import UsageError
+from liftplace.output import RESULTS, check_free, new_folder
 
 
 def test_the_folder_appears_when_the_block_ends(tmp_path):

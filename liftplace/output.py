@@ -1,4 +1,4 @@
-"""The demo's output folder: there whole, or not at all."""
+"""An output folder that is there whole, or not at all."""
 
 import shutil
 import tempfile
