@@ -64,6 +64,12 @@ def between(smallest, largest, config, *names: str) -> None:
             raise UsageError(f"{name} must be in [{smallest}, {largest}], got {value}")
 
 
+def split_names(text: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Names with commas or spaces between them, each once."""
+    together = text if isinstance(text, str) else " ".join(text)
+    return tuple(dict.fromkeys(together.replace(",", " ").split()))
+
+
 @cache
 def _hints(config_class: type) -> dict[str, Any]:
     hints = get_type_hints(config_class)

@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 
 from liftplace.errors import UsageError
-from liftplace.settings import check_types, read_yaml
+from liftplace.settings import check_types, read_yaml, split_names
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,8 @@ def test_other_yaml_is_refused_in_one_line(tmp_path, text, message):
 def test_missing_yaml(tmp_path):
     with pytest.raises(UsageError, match="cannot read --config"):
         read_yaml(tmp_path / "none.yaml", Settings)
+
+
+def test_split_names():
+    assert split_names("fd,kid  is") == split_names(("fd", "kid,is", "fd")) == ("fd", "kid", "is")
+    assert split_names(" , ") == ()

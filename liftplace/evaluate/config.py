@@ -1,12 +1,11 @@
 """Settings of `liftplace evaluate`; apart, so that flags wait for no model library."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from liftplace.errors import UsageError
-from liftplace.settings import at_least, between, check_types
+from liftplace.settings import at_least, between, check_types, split_names
 
 METRICS = ("fd", "fid", "kid", "is", "precision", "recall", "agreement", "clip")
 AGAINST_REAL = ("kid", "is", "precision", "recall")  # which need the features of real images
@@ -72,13 +71,14 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        object.__setattr__(self, "metrics", _names(self.metrics))
+        object.__setattr__(self, "metrics", split_names(self.metrics))
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             raise UsageError(f"metrics must be of {', '.join(METRICS)}, got {self.metrics}")
         if "fid" in self.metrics and self.feature_network != "inception":
             raise UsageError("metrics fid needs --feature_network inception; fd is of any network")
-        object.__setattr__(self, "metrics", _names(self.metrics, fid="fd"))
+        metrics = ("fd" if name == "fid" else name for name in self.metrics)
+        object.__setattr__(self, "metrics", split_names(tuple(metrics)))
         at_least(1, self, "num_inference_steps", "batch_size", "resolution", "neighbours")
         at_least(0, self, "seed", "dataloader_num_workers")
         at_least(2, self, "interval_draws")
@@ -125,9 +125,3 @@ class EvaluateConfig:
                 f"--save_reference_stats {new} exists: give it as --reference_stats, or name a new "
                 "file"
             )
-
-
-def _names(metrics: tuple[str, ...] | str, **other_names: str) -> tuple[str, ...]:
-    text = metrics if isinstance(metrics, str) else " ".join(metrics)
-    names = (name for name in re.split(r"[,\s]+", text) if name)
-    return tuple(dict.fromkeys(other_names.get(name, name) for name in names))

@@ -7,7 +7,7 @@ from liftplace.evaluate.agreement import pair_differences
 from liftplace.evaluate.clip import ClipSimilarity
 from liftplace.evaluate.config import EvaluateConfig
 from liftplace.evaluate.features import extract_features
-from liftplace.evaluate.sampler import Sampler, in_turn
+from liftplace.evaluate.sampler import Sampler, in_turn, sampling_options
 from liftplace.train.learner import NonFiniteError
 from liftplace.train.models import LoadedModel, set_precision
 
@@ -64,11 +64,3 @@ class Drawer:
             for start in range(0, len(images), size)
         ]
         return torch.cat(parts).cpu()
-
-
-def sampling_options(config) -> dict:
-    """What `Sampler.sample` takes of a command's settings."""
-    names = (
-        "num_inference_steps", "batch_size", "class_labels", "prompts", "guidance_scale"
-    )  # fmt: skip
-    return {name: getattr(config, name) for name in names}

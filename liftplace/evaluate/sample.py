@@ -51,7 +51,7 @@ def sample(config: SampleConfig) -> None:
     """
     from liftplace.data.encoder import Encoder
     from liftplace.evaluate.pictures import save_grid
-    from liftplace.evaluate.sampler import Sampler
+    from liftplace.evaluate.sampler import Sampler, sampling_options
     from liftplace.train.models import load_model
 
     loaded = load_model(config.model)
@@ -59,12 +59,8 @@ def sample(config: SampleConfig) -> None:
     images = sampler.sample(
         loaded.model.eval(),
         num_samples=config.num_samples,
-        num_inference_steps=config.num_inference_steps,
         seed=config.seed,
-        batch_size=config.batch_size,
-        class_labels=config.class_labels,
-        prompts=config.prompts,
-        guidance_scale=config.guidance_scale,
+        **sampling_options(config),
     )
     save_grid(images, config.output)
     print(f"{config.output}: {config.num_samples} samples of {config.model}")

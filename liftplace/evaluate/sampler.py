@@ -108,3 +108,11 @@ class Sampler:
 def in_turn(values: Sequence[str], numbers: range) -> list[str]:
     """The values of these samples, where all samples take them in turn."""
     return [values[number % len(values)] for number in numbers]
+
+
+def sampling_options(config) -> dict:
+    """What `Sampler.sample` takes of a command's settings."""
+    names = (
+        "num_inference_steps", "batch_size", "class_labels", "prompts", "guidance_scale"
+    )  # fmt: skip
+    return {name: getattr(config, name) for name in names}

@@ -1,13 +1,12 @@
 """One frozen dataclass behind the flags, the YAML file and Python, for each command."""
 
 import os
-import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from liftplace.data.config import DataConfig
 from liftplace.errors import UsageError
-from liftplace.settings import at_least, between, read_yaml
+from liftplace.settings import at_least, between, read_yaml, split_names
 from liftplace.train.presets import preset_file
 
 EVALUATION_METRICS = ("fd", "kid", "is", "precision", "recall")
@@ -169,11 +168,7 @@ class RunConfig(DataConfig):
         self._check_evaluation()
 
     def _check_evaluation(self) -> None:
-        metrics = self.evaluation_metrics
-        parts = [metrics] if isinstance(metrics, str) else metrics
-        metrics = tuple(
-            dict.fromkeys(name for part in parts for name in re.findall(r"[^,\s]+", part))
-        )
+        metrics = split_names(self.evaluation_metrics)
         object.__setattr__(self, "evaluation_metrics", metrics)
         if not metrics or not set(metrics) <= set(EVALUATION_METRICS):
             raise UsageError(
