@@ -79,8 +79,8 @@ def describe(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) 
 
 
 def _record_student(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) -> None:
-    """Write liftplace_config.json: which block of the teacher each block of the student stands for,
-    and how the student was made."""
+    """Write liftplace_config.json, also beside the best model: which block of the teacher each
+    block of the student stands for, and how the student was made."""
     record = read_record(student.folder)
     if "layer_map" not in record:
         theirs = teacher.family.blocks(teacher.model)
@@ -88,10 +88,12 @@ def _record_student(config: DistillConfig, student: LoadedModel, teacher: Loaded
         record["layer_map"] = {name: name for name in ours if name in theirs}
     record |= {"liftplace": __version__, "teacher": config.pretrained_teacher_name_or_path}
     record["distill"] = asdict(config)
-    path = Path(config.output_dir) / RECORD
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    folder = Path(config.output_dir)
+    for place in (folder, folder / "best"):
+        if place.is_dir():
+            partial = place / f".{RECORD}.partial"
+            partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            os.replace(partial, place / RECORD)
 
 
 def read_record(folder: str | Path) -> dict:

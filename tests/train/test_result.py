@@ -112,6 +112,7 @@ def test_model_card_has_the_last_scores_and_where_a_better_model_is(described):
     assert "at step 7" in scores and "| FD-Lite0 | 42 |" in scores
     assert "The best model by fd, 40, is that of step 4, in `best`." in scores
     assert "| loss | 0.5 |" in terms and "FD-Lite0" not in terms
+    assert read_record(described / "best") == read_record(described) != {}
 
 
 def test_record_has_the_layer_map(described):
