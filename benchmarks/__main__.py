@@ -1,4 +1,4 @@
-"""python -m benchmarks ops | step | sweep | compile | plot"""
+"""python -m benchmarks ops | step | sweep | study | compile | plot"""
 
 import argparse
 import importlib
@@ -50,6 +50,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     compiled.add_argument("--out", type=Path, default=RESULTS)
     compiled.add_argument("--kernels", nargs="+", choices=("triton", "cuda"),
                           default=["triton", "cuda"], help="cuda needs nvcc")  # fmt: skip
+
+    study = commands.add_parser("study", help="train and score students, cell by cell of a grid")
+    study.add_argument("names", nargs="+", metavar="NAME", help="of benchmarks/study/studies.py")
+    study.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    study.add_argument("--seeds", type=_count, default=3, help="that are reported: 0, 1, ...")
+    study.add_argument("--jobs", type=_count, default=os.cpu_count(),
+                       help="processes at a time (default: one a core)")  # fmt: skip
+    study.add_argument("--learners", type=_count, default=8,
+                       help="students that train together beside one teacher")  # fmt: skip
+    study.add_argument("--minutes", type=float, default=float("inf"),
+                       help="start nothing after so long; the next call goes on")  # fmt: skip
+    study.add_argument("--cell", metavar="HASH", default=None,
+                       help="train the cell of this row again, and print both")  # fmt: skip
+    study.add_argument(
+        "--out", type=Path, default=RESULTS, help="folder of study_<name>_<device>.csv"
+    )
+    study.add_argument("--work_dir", type=Path, default=Path("runs/study"),
+                       help="of runs that are not finished")  # fmt: skip
+    study.add_argument("--commit", default=None, help="what the rows name (default: ask git)")
 
     plot = commands.add_parser("plot", help="draw the CSV files and write the tables of docs/")
     plot.add_argument("--results", type=Path, default=RESULTS)

@@ -76,6 +76,7 @@ class Learner:
             betas=(config.adam_beta1, config.adam_beta2),
             weight_decay=config.adam_weight_decay,
             eps=config.adam_epsilon,
+            **({} if config.use_8bit_adam else {"fused": True}),
         )
         self.schedule = _schedule(self.optimizer, config)
         self.ema = _average(self.averaged, config) if config.use_ema else None

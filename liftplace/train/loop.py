@@ -40,9 +40,10 @@ def fit(
     process: NoiseProcess,
     config: RunConfig,
     teacher: nn.Module | None = None,
-    description: str = "Training",
+    description: str | None = "Training",
     like: str | Path | None = None,
-) -> None:
+    keep_going: bool = False,
+) -> dict[str, NonFiniteError]:
     """Train the learners to step `config.max_train_steps`, from a checkpoint if that is asked for.
 
     Writes metrics.jsonl, checkpoints, TensorBoard files and pictures of samples into
@@ -57,9 +58,14 @@ def fit(
         config: of the run. Each learner has taken its own optimiser settings.
         teacher: called once a batch for all learners that need it. Frozen, and cast to the type
             of `mixed_precision`.
-        description: label of the progress bar.
+        description: label of the progress bar; None for no bar.
         like: a pipeline's folder, whose other parts the best model is saved with, see
             `Learner.save`.
+        keep_going: a learner with a loss, gradient or weight that is not finite is left as it is
+            and the others go on, instead of the run's end.
+
+    Returns:
+        What went wrong with which learner; nothing unless `keep_going`.
 
     Raises:
         UsageError: the output folder holds another run, or the settings do not go together.
@@ -90,6 +96,7 @@ def fit(
     _open_folder(accelerator, learners, config, start)
     batches = noisy_batches(dataset, encoder, process, config, accelerator, start)
     rank = accelerator.process_index
+    active, failed = list(learners), {}
 
     with (
         Interrupt() as interrupt,
@@ -102,7 +109,7 @@ def fit(
             for part in range(config.gradient_accumulation_steps):
                 batch = next(batches)
                 answer = None if teacher is None else teacher(batch)
-                for learner in learners:
+                for learner in active:
                     seed = derive_seed(config.seed, "dropout", step, part, rank)
                     if share_out and part == 0:
                         learner.share_out(batch, answer, progress=progress, seed=seed)
@@ -114,7 +121,7 @@ def fit(
                         last=part == config.gradient_accumulation_steps - 1,
                         progress=progress,
                     )
-            values = {learner.name: learner.update(step) for learner in learners}
+            values = {learner.name: learner.update(step) for learner in active}
             bar.update()
 
             last = step == config.max_train_steps
@@ -125,18 +132,25 @@ def fit(
             log = log or share_out or evaluate
             if log or save:
                 weights = save or evaluate or last
-                _stop_if_not_finite(learners, checkpoints, step if weights else None)
+                found = _not_finite(active, step if weights else None)
+                if found and not keep_going:
+                    raise _with_last_good(next(iter(found.values())), checkpoints)
+                failed |= found
+                active = [learner for learner in active if learner.name not in failed]
+                if not active:
+                    break
             scores = {}
             if evaluate:
-                scores = {learner.name: examiner(learner, step) for learner in learners}
+                scores = {learner.name: examiner(learner, step) for learner in active}
             if log:
-                _report(accelerator, learners, values, scores, step, bar)
+                _report(accelerator, active, len(learners) > 1, values, scores, step, bar)
             if save:
                 checkpoints.save(accelerator, learners, step)
             if stop:
                 raise TrainingInterrupted(f"stopped at step {step}: {checkpoints.latest()} saved")
             if _due(config.validation_steps, step, last):
-                _picture(learners, sampler, config, step)
+                _picture(active, sampler, config, step)
+    return failed
 
 
 def _examiner(learners, dataset, sampler, config, accelerator, like):
@@ -209,11 +223,11 @@ def _trackers(accelerator: Accelerator, start: int) -> Iterator[None]:
 
 
 def _progress_bar(
-    accelerator: Accelerator, config: RunConfig, start: int, description: str
+    accelerator: Accelerator, config: RunConfig, start: int, description: str | None
 ) -> tqdm:
     return tqdm(
         initial=start, total=config.max_train_steps, desc=description, unit="step",
-        disable=not accelerator.is_local_main_process,
+        disable=description is None or not accelerator.is_local_main_process,
     )  # fmt: skip
 
 
@@ -231,33 +245,35 @@ def _agree_to_stop(accelerator: Accelerator, interrupt: Interrupt, log: bool) ->
     return bool(accelerator.gather(votes).any())
 
 
-def _stop_if_not_finite(
-    learners: list[Learner], checkpoints: Checkpoints, saving_step: int | None
-) -> None:
-    try:
-        for learner in learners:
+def _not_finite(learners: list[Learner], saving_step: int | None) -> dict[str, NonFiniteError]:
+    """By the learner's name, what is not finite; of the weights too where they will be used."""
+    found = {}
+    for learner in learners:
+        try:
             learner.check_finite()
             if saving_step is not None:
                 learner.check_weights_finite(saving_step)
-    except NonFiniteError as error:
-        last_good = checkpoints.latest()
-        raise NonFiniteError(
-            f"{error}; the last good checkpoint is {last_good or 'none'}"
-        ) from None
+        except NonFiniteError as error:
+            found[learner.name] = error
+    return found
+
+
+def _with_last_good(error: NonFiniteError, checkpoints: Checkpoints) -> NonFiniteError:
+    return NonFiniteError(f"{error}; the last good checkpoint is {checkpoints.latest() or 'none'}")
 
 
 def _report(
-    accelerator: Accelerator, learners: list[Learner], values: dict, scores: dict, step: int,
-    bar: tqdm,
+    accelerator: Accelerator, learners: list[Learner], named: bool, values: dict, scores: dict,
+    step: int, bar: tqdm,
 ) -> None:  # fmt: skip
-    """Log the step's metrics, averaged over processes; with several learners as "name/loss"."""
+    """Log the step's metrics, averaged over processes; of a named learner as "name/loss"."""
     log, losses = {}, {}
     for learner in learners:
         terms = values[learner.name]
         together = accelerator.reduce(torch.stack(list(terms.values())), "mean").tolist()
         numbers = dict(zip(terms, together, strict=True)) | {"learning_rate": learner.learning_rate}
         numbers |= scores.get(learner.name, {})
-        prefix = f"{learner.name}/" if len(learners) > 1 else ""
+        prefix = f"{learner.name}/" if named else ""
         log |= {prefix + name: number for name, number in numbers.items()}
         losses[prefix + "loss"] = f"{numbers['loss']:.4f}"
     accelerator.log(log, step=step)

@@ -67,7 +67,7 @@ def distill(config: DistillConfig) -> None:
     config.check_complete()
     check_output_dir(config)
     teacher = load_model(config.pretrained_teacher_name_or_path)
-    student = _student(config, teacher)
+    student = student_of(config, teacher)
     check_pair(student, teacher)
     process = teacher.process(timesteps_of(config))
     encoder = Encoder(teacher, config.resolution)
@@ -77,7 +77,7 @@ def distill(config: DistillConfig) -> None:
     encoder.check(dataset, random_flip=config.random_flip)
     if config.conditioning_dropout_prob > 0:
         encoder.null_conditions(1)  # raises where there are none
-    learner = _learner(config, student, teacher, process, encoder)
+    learner = learner_of(config, student, teacher, process, encoder)
     if config.dry_run:
         if PartialState().is_main_process:
             print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
@@ -100,12 +100,21 @@ def distill(config: DistillConfig) -> None:
         print(f"{config.output_dir}: load it with {loading_line(config.output_dir, student.model)}")
 
 
-def _learner(config: DistillConfig, student, teacher, process, encoder) -> Learner:
+def learner_of(
+    config: DistillConfig,
+    student: LoadedModel,
+    teacher: LoadedModel,
+    process: NoiseProcess,
+    encoder: Encoder,
+    name: str = "student",
+) -> Learner:
+    """What trains the student as the settings describe it."""
     objective = objective_of(config, *encoder.shape[:2])
     return Learner(
         student.model,
         objective,
         config,
+        name,
         match=_match(config, student, teacher) if objective.has("feature") else NOTHING,
         variational=_variational(config, student, process),
     )
@@ -161,7 +170,8 @@ def _elements_a_fit(config: DistillConfig, row: int) -> int:
     return config.group_size or 16
 
 
-def _student(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
+def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
+    """The student to start from: one that was given, or the teacher shrunk."""
     if config.student is not None:
         return load_model(config.student)
     if teacher.family.class_name != "UNet2DModel":

@@ -1,0 +1,148 @@
+"""python -m benchmarks study: students trained and scored, cell by cell of a grid."""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.environment import environment
+from benchmarks.results import columns
+from benchmarks.study.grid import Cell, digest
+from benchmarks.study.rows import StudyFiles
+from benchmarks.study.studies import STUDIES
+from liftplace.errors import UsageError
+
+COMPARED = ("status", "fd", "kid", "pixel_error", "task_error", "teacher_error")
+
+
+def main(options: argparse.Namespace) -> int:
+    try:
+        if options.cell is not None:
+            return repeat(options)
+        for name in options.names:
+            run(name, options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(name: str, options: argparse.Namespace) -> None:
+    """Train what the study lacks; what is finished is written at once."""
+    files = StudyFiles(options.out, name, options.device)
+    study, seeds = STUDIES[name], range(options.seeds)
+    where = environment(options.device, options.commit)
+    until = time.monotonic() + 60 * options.minutes
+    print(f"{name}: {study.question}")
+    with (
+        ProcessPoolExecutor(
+            options.jobs, mp_context=get_context("spawn"), initializer=_start_worker,
+            initargs=(options.device,),
+        ) as pool,
+        tqdm(desc=name, unit="cell") as bar,
+    ):  # fmt: skip
+        running: dict[Future, tuple[Cell, ...]] = {}
+        try:
+            while True:
+                in_work = {cell.hash for cells in running.values() for cell in cells}
+                pending = files.borrow(study.pending(name, files.known(), seeds))
+                free = [cell for cell in pending if cell.hash not in in_work]
+                bar.total = bar.n + len(pending)
+                bar.refresh()
+                # A study with a search learns from each group what comes next.
+                groups = together(free, options.learners)
+                for cells in sorted(groups, key=len, reverse=True):  # full ones first
+                    if len(running) >= options.jobs or time.monotonic() > until:
+                        break
+                    folder = options.work_dir / name / _folder_name(cells)
+                    running[pool.submit(_train, cells, folder, options.device)] = cells
+                if not running:
+                    break
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    cells = running.pop(future)
+                    keep(files, future.result(), where)
+                    shutil.rmtree(options.work_dir / name / _folder_name(cells))
+                    bar.update(len(cells))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    left = len(study.pending(name, files.known(), seeds))
+    print(f"{files.rows_path}: {'done' if not left else f'{left} cells or more are left'}")
+
+
+def together(cells: list[Cell], most: int) -> Iterator[tuple[Cell, ...]]:
+    """The cells in groups of at most `most` that can train together, in about their order."""
+    first = {}
+    for place, cell in enumerate(cells):
+        first.setdefault(cell.batches, place)
+    ordered = sorted(cells, key=lambda cell: first[cell.batches])
+    for _, group in groupby(ordered, key=lambda cell: cell.batches):
+        members = list(group)
+        for start in range(0, len(members), most):
+            yield tuple(members[start : start + most])
+
+
+def keep(files: StudyFiles, scored, where: dict[str, str]) -> None:
+    """Write what came out: pictures first, because a cell is known by its row."""
+    from benchmarks.study.train import save_picture
+
+    for each in scored:
+        if each.samples is not None:
+            save_picture(each.samples, files.picture(each.row["hash"], each.row["step"]))
+    files.add(
+        [where | each.row for each in scored],
+        [line for each in scored for line in each.timesteps],
+    )
+
+
+def repeat(options: argparse.Namespace) -> int:
+    """Train the cell of a row again, alone, and print both results; nothing is written."""
+    for name in options.names:
+        stored = [
+            row
+            for row in StudyFiles(options.out, name, options.device).rows()
+            if row["hash"] == options.cell
+        ]
+        if not stored:
+            continue
+        cell = STUDIES[name].cell_of(stored[0])
+        _start_worker(options.device)
+        folder = options.work_dir / "again" / cell.hash
+        scored = _train((cell,), folder, options.device)
+        shutil.rmtree(folder)
+        lines = [("step", "", *COMPARED)]
+        for row, again in zip(stored, (each.row for each in scored), strict=True):
+            lines.append((row["step"], "row", *(row[name] for name in COMPARED)))
+            values = (again.get(name, "") for name in COMPARED)
+            texts = (f"{value:.5g}" if isinstance(value, float) else value for value in values)
+            lines.append(("", "again", *texts))
+        print(columns(lines))
+        return 0
+    raise UsageError(f"--cell {options.cell}: no such row in {', '.join(options.names)}")
+
+
+def _folder_name(cells: tuple[Cell, ...]) -> str:
+    return digest([cell.hash for cell in cells])
+
+
+def _start_worker(device: str) -> None:
+    import torch
+
+    if device == "cpu":  # several processes share the cores
+        torch.set_num_threads(1)
+
+
+def _train(cells: tuple[Cell, ...], folder: Path, device: str):
+    from benchmarks.study.train import train
+
+    if len(cells[0].stages) == 1:
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: it starts again
+    return train(cells, folder, device)

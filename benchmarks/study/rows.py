@@ -1,0 +1,86 @@
+"""The files of a study."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import load, write
+from benchmarks.study.grid import LABELS, Cell
+
+COLUMNS = (
+    "date", "device", "torch", "commit", "study", "phase", "hash", *LABELS, "learning_rate",
+    "seed", "step", "status", "fd", "fd_floor", "fd_teacher", "kid", "kid_floor", "kid_teacher",
+    "pixel_error", "task_error", "teacher_error", "spikes", "weight", "coarse_share",
+    "fine_share", "parameters", "share", "macs", "settings",
+)  # fmt: skip
+TIMESTEP_COLUMNS = (
+    "hash", "step", "timestep", "power", "total", "coarse", "fine", "slope", "intercept"
+)  # fmt: skip
+
+
+class StudyFiles:
+    """The rows of one study: study_<name>_<device>.csv, ..._timesteps.csv, ..._samples/.
+
+    Args:
+        folder: of all results.
+        study: its name.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, folder: Path, study: str, device: str) -> None:
+        stem = f"study_{study}_{device}"
+        self.folder, self.device = folder, device
+        self.rows_path = folder / f"{stem}.csv"
+        self.timesteps_path = folder / f"{stem}_timesteps.csv"
+        self.samples_folder = folder / f"{stem}_samples"
+
+    def rows(self) -> list[dict[str, str]]:
+        return load(self.rows_path)
+
+    def known(self) -> dict[str, dict[str, str]]:
+        """The last row of each cell, by hash."""
+        return {row["hash"]: row for row in self.rows()}
+
+    def add(self, rows: Iterable[dict[str, Any]], timesteps: Iterable[dict[str, Any]]) -> None:
+        """Rows of cells that the files do not hold; each file is written whole or not at all."""
+        # Timesteps first: a cell is known by its row.
+        for path, columns, fresh in (
+            (self.timesteps_path, TIMESTEP_COLUMNS, list(timesteps)),
+            (self.rows_path, COLUMNS, list(rows)),
+        ):
+            hashes = {row["hash"] for row in fresh}
+            kept = [row for row in load(path) if row["hash"] not in hashes]
+            filled = [{name: row.get(name, "") for name in columns} for row in fresh]
+            write(path, columns, kept + filled)
+
+    def picture(self, cell_hash: str, step: int | str) -> Path:
+        return self.samples_folder / f"{cell_hash}-{step}.png"
+
+    def borrow(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Take over what other studies have found of these cells; gives the cells they have not."""
+        wanted = {cell.hash: cell for cell in cells}
+        for path in sorted(self.folder.glob(f"study_*_{self.device}.csv")):
+            if path == self.rows_path or not wanted:
+                continue
+            rows = [row for row in load(path) if row["hash"] in wanted]
+            if not rows:
+                continue
+            name = path.stem.removeprefix("study_").removesuffix(f"_{self.device}")
+            other = StudyFiles(self.folder, name, self.device)
+            taken = {row["hash"]: wanted.pop(row["hash"]) for row in rows if row["hash"] in wanted}
+            relabelled = [
+                row | dict(taken[row["hash"]].labels) | {
+                    "study": taken[row["hash"]].study, "phase": taken[row["hash"]].phase
+                }
+                for row in rows
+            ]  # fmt: skip
+            self.add(
+                relabelled, [row for row in load(other.timesteps_path) if row["hash"] in taken]
+            )
+            for row in rows:
+                picture = other.picture(row["hash"], row["step"])
+                if picture.exists():
+                    own = self.picture(row["hash"], row["step"])
+                    own.parent.mkdir(parents=True, exist_ok=True)
+                    own.write_bytes(picture.read_bytes())
+        return list(wanted.values())

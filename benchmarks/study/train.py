@@ -1,0 +1,257 @@
+"""From cells to rows: trains several students beside one teacher, and scores them."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.study.grid import SCORED, Cell
+from liftplace.analyze.errors import measure_errors, spread_timesteps
+from liftplace.data import load_dataset
+from liftplace.data.encoder import Encoder
+from liftplace.demo.measure import Referee, spread
+from liftplace.demo.methods import for_cpu
+from liftplace.errors import UsageError
+from liftplace.evaluate.agreement import agreement
+from liftplace.evaluate.sampling import initial_noise, sample_images
+from liftplace.students.build import build_student
+from liftplace.students.prune import PruneConfig
+from liftplace.students.report import count_macs, count_parameters
+from liftplace.train.config import DistillConfig
+from liftplace.train.learner import Learner
+from liftplace.train.loop import fit
+from liftplace.train.metrics import FILE_NAME, read_metrics
+from liftplace.train.models import LoadedModel, load_model, predict
+from liftplace.train.recipes import learner_of, student_of, timesteps_of
+
+ROOT = Path(__file__).parents[2]
+DIVERGED = 1.0  # task error over the power of the target: what answering 0 has
+SHOWN = 8  # samples in a picture
+SPIKE = 3.0  # times the running median
+WINDOW = 51  # steps of that median
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A cell after one of its stages: a row, its rows by timestep, and (SHOWN, ...) samples."""
+
+    row: dict[str, Any]
+    timesteps: list[dict[str, Any]]
+    samples: Tensor | None
+
+
+def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
+    """Trains cells that share their batches, all at once.
+
+    Args:
+        cells: with one value of `Cell.batches`.
+        folder: of the run; one that was interrupted goes on from its last checkpoint.
+        device: "cpu" or "cuda".
+
+    Returns:
+        One for each cell and stage.
+    """
+    config = _config(cells[0], folder)
+    teacher = _teacher(cells[0], config.pretrained_teacher_name_or_path, device)
+    judge = _judge(config.pretrained_teacher_name_or_path, config.dataset_name, device)
+    found = []
+    for stage in cells[0].stages:
+        learners = [_learner(cell, teacher, stage) for cell in cells]
+        failed = fit(
+            learners,
+            dataset=load_dataset(config.dataset_name, resolution=judge.resolution, split="train"),
+            encoder=Encoder(teacher),
+            process=teacher.process(timesteps_of(config)),
+            config=replace(config, max_train_steps=stage, **_checkpoints(cells[0], folder)),
+            teacher=teacher.model,
+            description=None,
+            keep_going=True,
+        )
+        log = read_metrics(folder / FILE_NAME)
+        for cell, learner in zip(cells, learners, strict=True):
+            seen = of_training(log, learner.name if len(cells) > 1 else None)
+            with learner.final_weights() as model:
+                found.append(judge.score(cell, stage, model, learner.name in failed, seen))
+    return found
+
+
+def _config(cell: Cell, folder: Path) -> DistillConfig:
+    known = {field.name for field in fields(DistillConfig)}
+    given = {name: value for name, value in cell.settings.items() if name in known}
+    given["pretrained_teacher_name_or_path"] = str(ROOT / given["pretrained_teacher_name_or_path"])
+    return DistillConfig(
+        **given, output_dir=str(folder), logging_steps=1, report_to="none", mixed_precision="no"
+    )
+
+
+def _checkpoints(cell: Cell, folder: Path) -> dict[str, Any]:
+    """A cell of several stages keeps checkpoints, from which each goes on."""
+    if len(cell.stages) == 1:
+        return {"checkpointing_steps": 0}
+    started = folder.is_dir() and any(folder.iterdir())
+    return {
+        "checkpointing_steps": cell.stages[0],
+        "checkpoints_total_limit": 1,
+        "resume_from_checkpoint": "latest" if started else None,
+    }
+
+
+def _learner(cell: Cell, teacher: LoadedModel, stage: int) -> Learner:
+    config = replace(_config(cell, Path(cell.hash)), max_train_steps=stage)
+    if "prune" in cell.settings:
+        prune = PruneConfig(
+            **cell.settings["prune"], random_init=cell.settings["random_init"], seed=cell.seed
+        )
+        model, _ = build_student(prune, teacher)
+        student = LoadedModel(model, None, "the pruned student")
+    else:
+        student = student_of(config, teacher)
+    encoder = Encoder(teacher)
+    return learner_of(config, student, teacher, teacher.process(), encoder, name=cell.hash)
+
+
+def _teacher(cell: Cell, folder: str, device: str) -> LoadedModel:
+    teacher = load_model(folder)
+    weights = Path(folder) / "unet" / "diffusion_pytorch_model.safetensors"
+    expected = cell.settings["teacher_sha256"]
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if not found.startswith(expected):
+        raise UsageError(f"{weights} is another teacher: its SHA-256 is {found}, not {expected}...")
+    for_cpu(teacher.model.to(device))
+    return teacher
+
+
+def of_training(log: list[dict[str, float]], name: str | None) -> dict[str, float]:
+    """What the metrics tell of a run: spikes of its task loss, and means of its last tenth.
+
+    Args:
+        log: lines of metrics.jsonl, every step.
+        name: of the learner, where the run has several.
+    """
+    prefix = f"{name}/" if name else ""
+    steps = [line for line in log if f"{prefix}task" in line]
+    task = np.array([line[f"{prefix}task"] for line in steps])
+    found: dict[str, float] = {"spikes": spikes(task)}
+    last = steps[-max(1, len(steps) // 10) :]
+    wanted = {"weight": "weight", "coarse_share": "gradient_share/coarse",
+              "fine_share": "gradient_share/fine"}  # fmt: skip
+    for column, metric in wanted.items():
+        values = [line[prefix + metric] for line in last if prefix + metric in line]
+        if values:
+            found[column] = float(np.mean(values))
+    return found
+
+
+def spikes(losses: np.ndarray) -> int:
+    """How many losses exceed `SPIKE` times the median of the `WINDOW` before them."""
+    if len(losses) <= WINDOW:
+        return 0
+    before = np.lib.stride_tricks.sliding_window_view(losses, WINDOW)[:-1]
+    return int((losses[WINDOW:] > SPIKE * np.median(before, axis=1)).sum())
+
+
+@cache
+def _judge(teacher: str, dataset: str, device: str) -> "_Judge":
+    return _Judge(load_model(teacher), dataset, device)
+
+
+class _Judge:
+    """Scores students of one teacher, all alike: see `SCORED`."""
+
+    def __init__(self, teacher: LoadedModel, dataset: str, device: str) -> None:
+        self.teacher = for_cpu(teacher.model.to(device)).eval()
+        self.process = teacher.process()
+        self.resolution = self.teacher.config.sample_size
+        train, held_out = (
+            load_dataset(dataset, resolution=self.resolution, split=split)
+            for split in ("train", "test")
+        )
+        self.referee = Referee(train, held_out, SCORED["num_samples"], None)
+        images = held_out.images(spread(len(held_out), SCORED["num_error_images"]))
+        self.images = images.to(device)
+        self.numbers = spread_timesteps(self.process, SCORED["num_timesteps"])
+        self.samples = self._sample(self.teacher)
+        self.teacher_scores = self.referee.score(self.samples)
+
+    def _sample(self, model: nn.Module) -> Tensor:
+        return sample_images(
+            model, self.process.sampler(), num_samples=SCORED["num_samples"],
+            num_inference_steps=SCORED["num_inference_steps"], seed=SCORED["samples_seed"],
+            description=None,
+        )  # fmt: skip
+
+    def score(
+        self, cell: Cell, stage: int, model: nn.Module, failed: bool, seen: dict[str, float]
+    ) -> Scored:
+        model.eval()
+        row = {
+            **cell.labels, "study": cell.study, "phase": cell.phase, "hash": cell.hash,
+            "learning_rate": cell.rate, "seed": cell.seed, "step": stage, "status": "not finite",
+            "fd_floor": self.referee.floor.fd_lite0, "fd_teacher": self.teacher_scores.fd_lite0,
+            "kid_floor": self.referee.floor.kid, "kid_teacher": self.teacher_scores.kid,
+            "parameters": count_parameters(model), "macs": count_macs(model),
+            "share": count_parameters(model) / count_parameters(self.teacher),
+            "settings": json.dumps(dict(cell.settings), sort_keys=True, default=list), **seen,
+        }  # fmt: skip
+        if failed:
+            return Scored(row, [], None)
+        samples = self._sample(model)
+        task_error = self._task_error(model)
+        if not samples.isfinite().all() or not np.isfinite(task_error):
+            return Scored(row, [], None)
+        scores = self.referee.score(samples)
+        errors = measure_errors(
+            {"student": model}, self.teacher, self.process, self.images, numbers=self.numbers,
+            group_sizes=(), seed=SCORED["errors_seed"], description=None,
+        )["student"]  # fmt: skip
+        row |= {
+            "status": "diverged" if task_error >= DIVERGED else "ok",
+            "fd": scores.fd_lite0, "kid": scores.kid,
+            "pixel_error": agreement(samples, self.samples).pixel_error,
+            "task_error": task_error,
+            "teacher_error": (errors.total.sum() / errors.power.sum()).item(),
+        }  # fmt: skip
+        shown = samples[:SHOWN] if cell.phase == "confirm" and cell.seed == 0 else None
+        return Scored(row, _by_timestep(cell, stage, errors), shown)
+
+    @torch.no_grad()
+    def _task_error(self, model: nn.Module) -> float:
+        """Squared error to the target on held-out images, over the target's mean square."""
+        images, device = self.images, self.images.device
+        noise = initial_noise(len(images), tuple(images.shape[1:]), SCORED["errors_seed"])
+        error = power = 0.0
+        for number in self.numbers:
+            numbers = torch.full((len(images),), number, device=device)
+            batch = self.process.noise_images(images, numbers, noise.to(device))
+            output = predict(model, batch.noisy, batch.timesteps)
+            error += (output - batch.target).double().square().mean().item()
+            power += batch.target.double().square().mean().item()
+        return error / power
+
+
+def _by_timestep(cell: Cell, stage: int, errors) -> list[dict[str, Any]]:
+    columns = {
+        "timestep": errors.timesteps, "power": errors.power, "total": errors.total,
+        "coarse": errors.coarse, "fine": errors.fine,
+        "slope": errors.slope[:, :, 1].mean(1), "intercept": errors.intercept[:, :, 1].mean(1),
+    }  # fmt: skip
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [
+        {"hash": cell.hash, "step": stage, **dict(zip(columns, row, strict=True))} for row in values
+    ]
+
+
+def save_picture(samples: Tensor, path: Path) -> None:
+    """The images (N, channels, height, width) side by side, pixel by pixel."""
+    row = torch.cat(list(samples), dim=-1).add(1).mul(127.5).round().clamp(0, 255).byte()
+    array = row[0].numpy() if len(row) == 1 else row.permute(1, 2, 0).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
