@@ -1,4 +1,4 @@
-"""python -m benchmarks ops | step | sweep | study | compile | plot"""
+"""python -m benchmarks ops | step | train | sweep | study | compile | emoji | plot"""
 
 import argparse
 import importlib
@@ -10,6 +10,8 @@ RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 IMPLEMENTATIONS = ("torch", "native", "triton", "cuda", "compile", "compile-max-autotune", "mse",
                    "mse-compile", "copy")  # fmt: skip
+STUDENTS = ("2.9 %", "31 %")  # of the demo's teacher
+TRAIN_MODES = ("eager", "cuda_graphs", "compile", "compile+cuda_graphs")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -42,6 +44,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                       help="default: unet 96, dit 64; cpu: 4")  # fmt: skip
     step.add_argument("--threads", type=_count, default=1, help="CPU threads")
 
+    train = commands.add_parser("train", help="steps a second of the trainer on small models")
+    _common(train, repeats=20)
+    train.add_argument("--students", nargs="+", choices=STUDENTS, default=STUDENTS)
+    train.add_argument("--modes", nargs="+", choices=TRAIN_MODES, default=None,
+                       help="beside eager (default: all; cpu: none)")  # fmt: skip
+    train.add_argument("--loss", choices=("none", "mse", "lift", "place"), default="place")
+    train.add_argument("--precision", choices=("no", "bf16"), default="no")
+    train.add_argument("--train_batch_size", type=_count, default=16)
+    train.add_argument("--steps", type=_count, default=20, help="of a timed round")
+    train.add_argument("--threads", type=_count, default=1, help="CPU threads")
+
     sweep = commands.add_parser("sweep", help="time what the launch choices choose between")
     _common(sweep, repeats=20)
     sweep.add_argument("--threads", type=_count, default=1, help="CPU threads")
@@ -69,6 +82,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     study.add_argument("--work_dir", type=Path, default=Path("runs/study"),
                        help="of runs that are not finished")  # fmt: skip
     study.add_argument("--commit", default=None, help="what the rows name (default: ask git)")
+
+    emoji = commands.add_parser("emoji", help="pictures of colour fonts for --train_data_dir")
+    emoji.add_argument("fonts", nargs="+", type=Path, metavar="FONT", help="files, see emoji.py")
+    emoji.add_argument("--out", type=Path, required=True, help="new folder of the pictures")
+    emoji.add_argument("--resolution", type=_count, default=32, help="in pixels")
 
     plot = commands.add_parser("plot", help="draw the CSV files and write the tables of docs/")
     plot.add_argument("--results", type=Path, default=RESULTS)

@@ -1,4 +1,4 @@
-"""python -m benchmarks plot: the pictures and tables of docs/, from the CSV files alone."""
+"""python -m benchmarks plot: the pictures and tables of docs/, from the rows of all runs."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.results import case_of, load, numbers
+from benchmarks.study import figures, reading, tables
 from benchmarks.targets import faster, find
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
@@ -24,14 +25,19 @@ STYLE = {
 def main(options: argparse.Namespace) -> int:
     paths = [path for name in ("ops_cpu.csv", "ops_cuda.csv")
              if (path := options.results / name).exists()]  # fmt: skip
-    if not paths:
-        print(f"no ops_cpu.csv or ops_cuda.csv in {options.results}: run `python -m benchmarks ops`"
-              " first", file=sys.stderr)  # fmt: skip
+    if not paths and not reading.find(options.results):
+        print(f"no ops_<device>.csv and no study_<name>_<device>.csv in {options.results}: run "
+              "`python -m benchmarks ops` or `python -m benchmarks study` first",
+              file=sys.stderr)  # fmt: skip
         return 2
     for path in paths:
         print(draw(load(path), options.out / path.with_suffix(".png").name))
-    for page in (options.out / "kernels.md", options.out.parent / "README.md"):
-        if page.exists() and report.fill(page, options.results):
+    for picture in figures.draw(options.results, options.out / tables.PICTURES):
+        print(picture)
+    written = {**report.TABLES, **tables.tables(options.results)}
+    for page in ("kernels.md", "results.md", "../README.md"):
+        page = options.out / page
+        if page.exists() and report.fill(page, options.results, written):
             print(page)
     return 0
 

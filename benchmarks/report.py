@@ -1,7 +1,7 @@
 """Markdown tables from the CSV files, put between `<!-- table NAME -->` and `<!-- end -->`."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from benchmarks import results
@@ -9,24 +9,29 @@ from benchmarks.cases import Case
 from benchmarks.targets import OURS_ON_CUDA, Target, faster, find, targets
 
 _MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.S)
+Tables = Mapping[str, Callable[[Path], str]]
 OURS_ON_CPU = ("native", "torch")
 # Issue cycles as time: multiprocessors and MHz of the chip that the targets name, an H200.
 _PROCESSORS, _MHZ = 132, 1980
 
 
-def fill(page: Path, folder: Path) -> bool:
+def fill(page: Path, folder: Path, tables: Tables | None = None) -> bool:
     """Write every marked table of a page anew from the CSV files of `folder`; whether it has any.
+
+    Args:
+        tables: by the names in the markers; by default `TABLES`.
 
     Raises:
         ValueError: a marker names no table.
     """
+    tables = TABLES if tables is None else tables
 
-    def table(marked: re.Match) -> str:
-        if marked[2] not in TABLES:
-            raise ValueError(f"{page}: no table {marked[2]!r}; there are {', '.join(TABLES)}")
-        return f"{marked[1]}{TABLES[marked[2]](folder)}\n{marked[3]}"
+    def fresh(marked: re.Match) -> str:
+        if marked[2] not in tables:
+            raise ValueError(f"{page}: no table {marked[2]!r}; there are {', '.join(tables)}")
+        return f"{marked[1]}{tables[marked[2]](folder)}\n{marked[3]}"
 
-    text, count = _MARKED.subn(table, page.read_text())
+    text, count = _MARKED.subn(fresh, page.read_text())
     if count:
         page.write_text(text)
     return count > 0
@@ -46,13 +51,13 @@ def ops_on_cpu(folder: Path, op: str) -> str:
         for name in OURS_ON_CPU:
             if row := find(rows, name):
                 lines.append([
-                    _shape(case), case.threads, name, _number(row["ms_p50"]),
-                    _number(row["ratio_p50"]), _faster(row, compiled), _faster(mse, row),
+                    _shape(case), case.threads, name, number(row["ms_p50"]),
+                    number(row["ratio_p50"]), _faster(row, compiled), _faster(mse, row),
                     _faster(copy, row),
                     *(f"{row[key] / case.elements:.1f} ({naive[key] / case.elements:.1f})"
                       for key in ("bytes_peak", "bytes_kept")),
                 ])  # fmt: skip
-    return _table(head, lines, "ops --device cpu")
+    return table(head, lines, "ops --device cpu")
 
 
 def ops_on_cuda(folder: Path, op: str) -> str:
@@ -77,14 +82,14 @@ def ops_on_cuda(folder: Path, op: str) -> str:
             size = [case.group_size] if op == "place" else []
             lines.append([
                 _shape(case), str(case.dtype).removeprefix("torch."), *size, name,
-                _number(eager["ms_p50"]), _number(graph["ms_p50"]) if graph else "",
-                _number(eager["ratio_p50"]), _faster(eager, compiled), _faster(eager, tuned),
+                number(eager["ms_p50"]), number(graph["ms_p50"]) if graph else "",
+                number(eager["ratio_p50"]), _faster(eager, compiled), _faster(eager, tuned),
                 _faster(mse, eager), _faster(mse_graph, graph),
                 _faster(copy, graph), _faster(copy_cold, find(rows, name, "graph", "cold")),
                 f"{eager['bytes_peak'] / case.elements - case.dtype.itemsize:.1f}",
-                _number(eager["launches"]) if eager["launches"] != "" else "",
+                number(eager["launches"]) if eager["launches"] != "" else "",
             ])  # fmt: skip
-    return _table(head, lines, "ops --device cuda")
+    return table(head, lines, "ops --device cuda")
 
 
 def goals(folder: Path, device: str) -> str:
@@ -105,13 +110,13 @@ def goals(folder: Path, device: str) -> str:
     made = [[what, text, *([mode] if device == "cuda" else []), relation,
              *(_verdict(of.get(shape), device) for shape in shapes)]
             for (what, text, mode, relation), of in lines.items()]  # fmt: skip
-    return _table(head, made, f"ops --device {device}")
+    return table(head, made, f"ops --device {device}")
 
 
 def _verdict(target: Target | None, device: str) -> str:
     if target is None:
         return ""
-    value = _number(target.measured)
+    value = number(target.measured)
     name = f" {target.name}" if device == "cuda" else ""
     return f"{value}{name}" if target.met else f"**{value}{name}, missed**"
 
@@ -127,7 +132,7 @@ def compiled(folder: Path) -> str:
               for compiler in compilers]  # fmt: skip
         cells = [", ".join(_most(found, key) for key in keys) if found else "" for found in of]
         lines.append([f"`{kernel}`", *cells])
-    return _table(head, lines, "compile")
+    return table(head, lines, "compile")
 
 
 def _most(rows: list[dict[str, str]], key: str) -> str:
@@ -152,7 +157,7 @@ def issue(folder: Path) -> str:
         lines.append([f"{n:,}", count, "all", *(
             f"{x:,.0f}; {x * count / _PROCESSORS / _MHZ:.1f} us" if x else "" for x in totals
         )])  # fmt: skip
-    return _table(["row length", "rows", "kernel", *compilers], lines, "compile")
+    return table(["row length", "rows", "kernel", *compilers], lines, "compile")
 
 
 def _cycles(rows: Iterable[dict[str, str]]) -> float:
@@ -167,11 +172,11 @@ def steps(folder: Path, device: str) -> str:
     head = ["model", "parameters", "shape", "precision", "loss", "mode", "step, ms", "loss, ms",
             "share of the step"]  # fmt: skip
     lines = [[row["model"], f"{int(row['parameters']):,}", row["shape"], row["precision"],
-              row["loss"], row["mode"], _number(float(row["ms_p50"])),
-              _number(float(row["loss_ms_p50"])) if row["loss_ms_p50"] else "",
+              row["loss"], row["mode"], number(float(row["ms_p50"])),
+              number(float(row["loss_ms_p50"])) if row["loss_ms_p50"] else "",
               f"{float(row['share_p50']):.2%}" if row["share_p50"] else ""]
              for row in results.load(folder / f"step_{device}.csv")]  # fmt: skip
-    return _table(head, lines, f"step --device {device}")
+    return table(head, lines, f"step --device {device}")
 
 
 def sweeps(folder: Path, device: str) -> str:
@@ -182,14 +187,14 @@ def sweeps(folder: Path, device: str) -> str:
     lines: dict[tuple, dict] = {}
     for row in rows:
         key = tuple(row[key] for key in ("op", "dtype", "group_size", "rows", "n", "mode"))
-        time = _number(float(row["ms_p50"]))
+        time = number(float(row["ms_p50"]))
         lines.setdefault(key, {})[row["name"]] = f"**{time}**" if row["chosen"] else time
     head = ["op", "dtype", "groups of", "rows", "row length", "mode", *(f"{n}, ms" for n in names)]
     made = [[*key, *(of.get(name, "") for name in names)] for key, of in lines.items()]
-    return _table(head, made, f"sweep --device {device}")
+    return table(head, made, f"sweep --device {device}")
 
 
-TABLES: dict[str, Callable[[Path], str]] = {
+TABLES: Tables = {
     "place_cpu": lambda folder: ops_on_cpu(folder, "place"),
     "lift_cpu": lambda folder: ops_on_cpu(folder, "lift"),
     "place_cuda": lambda folder: ops_on_cuda(folder, "place"),
@@ -214,7 +219,8 @@ def _cases(path: Path) -> list[tuple[Case, list[dict]]]:
     return [(case, found[case]) for case in order]
 
 
-def _table(head: list[str], lines: list[list], command: str) -> str:
+def table(head: list[str], lines: list[list], command: str) -> str:
+    """A Markdown table, or without lines the command that measures them."""
     if not lines:
         return f"Not measured yet: `python -m benchmarks {command}`."
     text = [" | ".join(map(str, line)) for line in (head, ["---"] * len(head), *lines)]
@@ -226,10 +232,11 @@ def _shape(case: Case) -> str:
 
 
 def _faster(row: dict | None, other: dict | None) -> str:
-    return _number(faster(row, other)) if row and other else ""
+    return number(faster(row, other)) if row and other else ""
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Three digits, and whole numbers whole."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

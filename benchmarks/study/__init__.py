@@ -1,6 +1,7 @@
 """python -m benchmarks study: students trained and scored, cell by cell of a grid."""
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -136,8 +137,9 @@ def _folder_name(cells: tuple[Cell, ...]) -> str:
 def _start_worker(device: str) -> None:
     import torch
 
-    if device == "cpu":  # several processes share the cores
-        torch.set_num_threads(1)
+    if device == "cpu":
+        torch.set_num_threads(1)  # several processes share the cores
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # where there is a GPU too
 
 
 def _train(cells: tuple[Cell, ...], folder: Path, device: str):

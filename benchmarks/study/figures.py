@@ -11,14 +11,15 @@ from benchmarks.study.charts import (
     FD,
     FLOOR,
     KID,
+    RATIO,
     REFERENCE,
     TEACHER,
     VALUE,
-    Points,
     draw_points,
     draw_references,
     fit_y,
     log_x,
+    ratio_axis,
     styles_of,
 )  # fmt: skip
 from benchmarks.study.reading import Results, Row
@@ -52,79 +53,70 @@ def pictures(study: Results) -> dict[str, Draw]:
 
 
 def _kinds(study: Results, rows: list[Row], title: str) -> dict[str, Draw]:
-    compared = reading.compared(rows, study.axis)
+    compared = reading.compared(rows, study.axes)
     kinds: dict[str, Draw] = {}
     if not any(row["status"] == "ok" for row in compared):
         return kinds
-    given = {"rows": compared, "title": title}
-    if study.name == "capacity":
+    seeds = reading.seeds_of(compared, study.axes)
+    head = f"{title}; {seeds}" if title else seeds
+    drawn = "" if seeds == "1 seed" else ": mean and 95 % interval"
+    given = {"rows": compared, "title": head + drawn}
+    if study.kind == "capacity":
         kinds[""] = partial(save_capacity, **given)
-        if len(_ratios(compared, "share")) > 1:
+        if _has_ratios(compared, study.axes):
             kinds["_ratio"] = partial(save_capacity_ratio, **given)
-    elif study.name == "teacher_size":
+    elif study.kind == "teacher_size":
         kinds[""] = partial(save_teacher_size, **given)
-    elif study.name == "initialisation":
+    elif study.kind == "initialisation":
         kinds[""] = partial(save_initialisation, **given)
-    elif study.name == "stability":
-        kinds[""] = partial(sweeps.save_stability, **given)
+    elif study.kind == "stability":
+        kinds[""] = partial(sweeps.save_stability, rows=compared, title=head)
         if drift := sweeps.drift(compared, study.timesteps):
-            kinds["_timesteps"] = partial(sweeps.save_drift, drift, title=title)
-    elif study.name == "long":
+            kinds["_timesteps"] = partial(sweeps.save_drift, drift)
+    elif study.kind == "long":
         kinds[""] = partial(sweeps.save_long, **given)
     else:
         kinds[""] = partial(save_dots, **given)
-    if sheet := samples.sheet(compared, study.axis, study.samples):
+    if sheet := samples.sheet(compared, study.axes, study.files):
         kinds["_samples"] = partial(samples.save_sheet, sheet, title=title)
     return kinds
 
 
-def points(rows: list[Row], x: str, estimate: Callable[[list[Row]], Estimate | None]):
-    """{name: {x: estimate}} of what has one."""
-    found: dict[str, dict[float, Estimate]] = {}
-    for name, of_line in reading.lines(rows).items():
-        made = {place: estimate(group) for place, group in reading.by(of_line, x).items()}
-        if made := {place: each for place, each in made.items() if each}:
-            found[name] = made
-    return found
-
-
-def _ratios(rows: list[Row], x: str, other: str = "output KD") -> dict[str, Points]:
-    """FD over that of `other` at the same x, paired by seed."""
-    others = reading.by((row for row in rows if reading.name_of(row) == other), x)
-    return points(rows, x, lambda group: reading.ratio_of(group, others.get(group[0][x], [])))
+def _has_ratios(rows: list[Row], axes: tuple[str, ...]) -> bool:
+    """Whether any method stands beside output KD."""
+    ratio = reading.ratio_to(rows, axes)
+    others = [row for row in rows if reading.name_of(row) != reading.BASELINES[0]]
+    return any(ratio([row]) for row in others)
 
 
 def save_capacity(path: Path, *, rows: list[Row], title: str) -> None:
     """FD and KID over the student's size."""
-    figure, grid = panels(2)
-    figure.set_figheight(4.6)
-    styles = {}
-    for axes, score, estimate, label in (
-        (grid[0], "fd", reading.distance_of, FD),
-        (grid[1], "kid", reading.kernel_distance_of, KID),
-    ):
-        _sizes(axes, rows)
-        lines = points(rows, "share", estimate)
-        draw_points(axes, lines, dodge=0.035)
-        styles = styles_of(lines) | draw_references(axes, rows, score)
-        fit_y(axes)
-        dress(axes, title, SIZE, label)
-    finish(figure, styles, path)
+    figure = new_figure(WIDTH, 8.0)
+    grid = figure.subplots(2, 1)
+    _sizes(grid[0], rows)
+    styles = draw_points(grid[0], rows, "share", reading.distance_of, dodge=0.03)
+    references = draw_references(grid[0], rows, "fd")
+    fit_y(grid[0], logarithmic=True)
+    dress(grid[0], title, SIZE, FD)
+    _sizes(grid[1], rows)
+    draw_points(grid[1], rows, "share", reading.kernel_distance_of, dodge=0.03)
+    draw_references(grid[1], rows, "kid")
+    fit_y(grid[1])
+    dress(grid[1], "", SIZE, KID)
+    finish(figure, styles | references, path)
 
 
 def save_capacity_ratio(path: Path, *, rows: list[Row], title: str) -> None:
     """FD relative to output KD over the student's size."""
     figure, (axes,) = panels(1)
     figure.set_figheight(4.4)
-    lines = _ratios(rows, "share")
     _sizes(axes, rows)
-    draw_points(axes, lines, dodge=0.025)
-    axes.axhline(1, gid=REFERENCE, color="black", linewidth=1)
-    axes.set_yscale("log")
-    fit_y(axes)
-    set_log(axes)
-    dress(axes, title, SIZE, "FD-Lite0 / that of output KD, same seed")
-    finish(figure, styles_of(lines), path)
+    ratio = reading.ratio_to(rows, ("share",))
+    others = [row for row in rows if reading.name_of(row) != reading.BASELINES[0]]
+    styles = draw_points(axes, others, "share", ratio, dodge=0.03)
+    ratio_axis(axes)
+    dress(axes, title, SIZE, RATIO)
+    finish(figure, styles, path)
 
 
 def _sizes(axes: Axes, rows: list[Row]) -> None:
@@ -141,31 +133,34 @@ def save_teacher_size(path: Path, *, rows: list[Row], title: str) -> None:
     sizes = {name: group[0]["of_teacher"] for name, group in teachers.items()}
     rows = [row | {"of_teacher": sizes[row["teacher"]]} for row in rows]  # free of rounding
     log_x(axes, list(sizes.values()), list(teachers))
-    lines = points(rows, "of_teacher", reading.distance_of)
-    draw_points(axes, lines, dodge=0.025)
+    styles = draw_points(axes, rows, "of_teacher", reading.distance_of, dodge=0.025)
     own = [group[0]["fd_teacher"] for group in teachers.values()]
     axes.plot(sizes.values(), own, gid=VALUE, marker="s", ms=4, **TEACHER)
     axes.axhline(rows[0]["fd_floor"], gid=REFERENCE, **FLOOR)
-    fit_y(axes)
+    fit_y(axes, logarithmic=True)
     dress(axes, title, "teacher, by its number of parameters", FD)
     own_style = {"the teacher itself": TEACHER | {"marker": "s", "ms": 4}, "real / real": FLOOR}
-    finish(figure, styles_of(lines) | own_style, path)
+    finish(figure, styles | own_style, path)
 
 
 def save_initialisation(path: Path, *, rows: list[Row], title: str) -> None:
-    """FD by initialisation, a point a method."""
-    figure, (axes,) = panels(1)
-    figure.set_figheight(4.4)
+    """FD by initialisation, a point a method and a panel a student, all with one scale."""
+    students = reading.by(sorted(rows, key=lambda row: -row["share"]), "student")
+    figure = new_figure(WIDTH, 4.6)
+    grid = figure.subplots(1, len(students), sharey=True, squeeze=False)[0]
     kinds = list(reading.by(rows, "initialisation"))
-    rows = [row | {"place": kinds.index(row["initialisation"])} for row in rows]
-    lines = points(rows, "place", reading.distance_of)
-    draw_points(axes, lines, dodge=0.07)
-    axes.set_xticks(range(len(kinds)), kinds)
-    axes.set_xlim(-0.5, len(kinds) - 0.5)
-    styles = styles_of(lines) | draw_references(axes, rows, "fd")
-    fit_y(axes)
-    dress(axes, title, "initialisation", FD)
-    finish(figure, styles, path)
+    styles = {}
+    for axes, (student, group) in zip(grid, students.items(), strict=True):
+        placed = [row | {"place": kinds.index(row["initialisation"])} for row in group]
+        styles |= draw_points(axes, placed, "place", reading.distance_of, dodge=0.09)
+        axes.set_xticks(range(len(kinds)), kinds)
+        axes.set_xlim(-0.5, len(kinds) - 0.5)
+        references = draw_references(axes, group, "fd")
+        dress(axes, f"student of {student}", "initialisation", FD)
+        axes.label_outer()
+    fit_y(*grid, logarithmic=True)
+    figure.supxlabel(title, fontsize=9)
+    finish(figure, styles | references, path)
 
 
 def save_dots(path: Path, *, rows: list[Row], title: str) -> None:
@@ -174,23 +169,25 @@ def save_dots(path: Path, *, rows: list[Row], title: str) -> None:
     groups = [[row for row in rows if reading.name_of(row) == name] for name in names]
     figure = new_figure(WIDTH, 1.3 + 0.3 * len(names))
     grid = figure.subplots(1, 2, sharey=True)
-    default = reading.default_of(rows)
-    marks = {"output KD": "output KD", f"{default} (default)": default}
-    styles = {label: _line_of(name) for label, name in marks.items() if name in names}
+    marks = [name for name in ("output KD", reading.DEFAULT) if name in names]
     for axes, key, estimate, label in (
         (grid[0], "fd", reading.distance_of, FD),
         (grid[1], "kid", reading.kernel_distance_of, KID),
     ):
         for place, group in enumerate(groups):
             _draw_dot(axes, place, reading.scores(group, key).values(), estimate(group))
-        for name in marks.values():
-            if name in names and (each := estimate(groups[names.index(name)])):
+            if lost := reading.diverged(group):
+                axes.text(0.99, place, f"{lost} of {len(group)} diverged", ha="right", va="center",
+                          transform=axes.get_yaxis_transform(), fontsize=9)  # fmt: skip
+        for name in marks:
+            if each := estimate(groups[names.index(name)]):
                 axes.axvline(each.value, zorder=0, **_line_of(name))
-        dress(axes, title, label, "")
+        dress(axes, "", label, "")
         _fit_x(axes, [row[key] for row in rows if row["status"] == "ok"])
+    grid[0].set_title(title, fontsize=10)
     grid[0].set_yticks(range(len(names)), [short(name, 40) for name in names])
     grid[0].set_ylim(len(names) - 0.5, -0.5)
-    finish(figure, styles or {"mean of the seeds": _DOT}, path)
+    finish(figure, {name: _line_of(name) for name in marks} | {"mean over seeds": _DOT}, path)
 
 
 _DOT = {"color": "black", "marker": "o", "ms": 5, "linestyle": "none"}
@@ -203,8 +200,6 @@ def _line_of(name: str) -> dict:
 
 def _draw_dot(axes: Axes, place: int, seeds, estimate: Estimate | None) -> None:
     if estimate is None:
-        axes.text(0.01, place, "all diverged", transform=axes.get_yaxis_transform(), va="center",
-                  fontsize=9)  # fmt: skip
         return
     axes.plot(list(seeds), [place + 0.22] * estimate.count, "o", ms=2.5, color="#888888")
     axes.plot([estimate.value], [place], **_DOT)

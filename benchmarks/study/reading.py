@@ -2,23 +2,26 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import results
 from benchmarks.study.grid import LABELS
+from benchmarks.study.rows import StudyFiles
 from benchmarks.study.statistics import Estimate, geometric_mean, mean, paired_ratio
+from benchmarks.study.studies import FASHION_PREFIX, METHODS
 
-METHODS = ("no KD", "output KD", "feature KD", "output + feature KD", "LIFT", "LIFT+PLACE",
-           "LIFT+PLACE + feature KD")  # fmt: skip
+ORDER = tuple(METHODS)  # of lines
+DEFAULT = "LIFT+PLACE"
 BASELINES = ("output KD", "no KD")
-AXES = {  # the label or setting that a study varies beside the method
-    "capacity": "student",
-    "teacher_size": "teacher",
-    "initialisation": "initialisation",
-    "stability": "learning_rate",
-    "long": "step",
+AXES = {  # what a study varies beside the method and its variant
+    "capacity": ("student",),
+    "teacher_size": ("teacher",),
+    "initialisation": ("student", "initialisation"),
+    "stability": ("learning_rate",),
+    "long": ("step",),
 }
 _WHOLE = ("seed", "step")
 _REAL = ("learning_rate", "fd", "fd_floor", "fd_teacher", "kid", "kid_floor", "kid_teacher",
@@ -36,22 +39,25 @@ class Results:
 
     Attributes:
         name, device: of the study; the device is cpu or cuda.
-        path: of its CSV file.
+        files: where that is.
         rows: one a cell and step.
         timesteps: one a cell, step and timestep.
-        samples: the folder of the cells' samples, which need not exist.
     """
 
     name: str
     device: str
-    path: Path
+    files: StudyFiles
     rows: list[Row]
     timesteps: list[Row]
-    samples: Path
 
     @property
-    def axis(self) -> str | None:
-        return AXES.get(self.name)
+    def kind(self) -> str:
+        """The study that it is, whatever the data."""
+        return self.name.removeprefix(FASHION_PREFIX)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return AXES.get(self.kind, ())
 
 
 def find(folder: Path) -> list[Results]:
@@ -62,10 +68,9 @@ def find(folder: Path) -> list[Results]:
 
 
 def load(folder: Path, name: str, device: str) -> Results:
-    path = folder / f"study_{name}_{device}.csv"
-    timesteps = path.with_name(f"{path.stem}_timesteps.csv")
-    samples = path.with_name(f"{path.stem}_samples")
-    return Results(name, device, path, _read(path), _read(timesteps), samples)
+    files = StudyFiles(folder, name, device)
+    rows, timesteps = (_read(path) for path in (files.rows_path, files.timesteps_path))
+    return Results(name, device, files, rows, timesteps)
 
 
 def _read(path: Path) -> list[Row]:
@@ -82,12 +87,16 @@ def _number(key: str, value: str):
     return value
 
 
-def by(rows: Iterable[Row], *keys: str) -> dict:
-    """The rows by these columns, one or a tuple of several, in the order of first appearance."""
-    found: dict = {}
+def by(rows: Iterable[Row], key: str) -> dict:
+    """The rows by a column, in the order of first appearance."""
+    return {key: group for (key,), group in by_all(rows, (key,)).items()}
+
+
+def by_all(rows: Iterable[Row], keys: Sequence[str]) -> dict[tuple, list[Row]]:
+    """The rows by several columns, none or more, in the order of first appearance."""
+    found: dict[tuple, list[Row]] = {}
     for row in rows:
-        key = tuple(row[each] for each in keys)
-        found.setdefault(key if len(keys) > 1 else key[0], []).append(row)
+        found.setdefault(tuple(row[key] for key in keys), []).append(row)
     return found
 
 
@@ -96,16 +105,20 @@ def parts(study: Results) -> list[tuple[str, list[Row]]]:
 
     What is drawn together then differs in the method, its variant and the study's axis alone.
     """
-    fixed = [key for key in LABELS[:3] if key != study.axis]
-    groups = by(study.rows, *fixed)
+    fixed = [key for key in LABELS[:3] if key not in study.axes]
+    groups = by_all(study.rows, fixed)
     told = [place for place in range(len(fixed)) if len({key[place] for key in groups}) > 1]
     return [(", ".join(f"{fixed[place]} {key[place]}" for place in told), rows)
             for key, rows in groups.items()]  # fmt: skip
 
 
 def name_of(row: Row) -> str:
-    """The name of a row's line: its method, and its variant where it has one."""
-    return f"{row['method']}, {row['variant']}" if row["variant"] else row["method"]
+    """The name of a row's line: its method; the variant, where it is one of LIFT+PLACE."""
+    if not row["variant"]:
+        return row["method"]
+    if row["method"] == DEFAULT:
+        return row["variant"]
+    return f"{row['method']}, {row['variant']}"
 
 
 def lines(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -113,19 +126,24 @@ def lines(rows: Iterable[Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(name_of(row), []).append(row)
-    usual = [name for name in METHODS if name in found]
+    usual = [name for name in ORDER if name in found]
     return {name: found[name] for name in [*usual, *(each for each in found if each not in usual)]}
 
 
-def compared(rows: Sequence[Row], axis: str | None) -> list[Row]:
+def compared(rows: Sequence[Row], axes: Sequence[str]) -> list[Row]:
     """The confirming rows at each setting's own learning rate, at the last step.
 
-    Where the axis is the step, each setting has a learning rate for each step; where it is the
-    learning rate, all of them stay.
+    Where the step is an axis, each setting has a learning rate for each step; where the learning
+    rate is, all of them stay.
     """
-    kept = rows if axis == "step" else _last(rows)
-    groups = by(kept, *LABELS, *([axis] if axis in ("step", "learning_rate") else [])).values()
+    kept = rows if "step" in axes else _last(rows)
+    groups = by_all(kept, _settings(axes)).values()
     return [row for group in groups for row in _at_own_rate(group)]
+
+
+def _settings(axes: Sequence[str]) -> tuple[str, ...]:
+    """The columns that tell one setting from another, but for the seed."""
+    return tuple(dict.fromkeys((*LABELS, *axes)))
 
 
 def _last(rows: Iterable[Row]) -> list[Row]:
@@ -189,7 +207,45 @@ def average(rows: Iterable[Row], key: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def default_of(rows: Iterable[Row]) -> str | None:
-    """The name of LIFT+PLACE as it comes: without a variant, or the one called "default"."""
-    ours = [row for row in rows if row["method"] == "LIFT+PLACE"]
-    return next((name_of(row) for row in ours if row["variant"] in ("", "default")), None)
+def median(rows: Iterable[Row], key: str) -> float | None:
+    """The median of a column over all seeds, diverged ones too; None where it was not measured."""
+    values = [row[key] for row in rows if not math.isnan(row[key])]
+    return statistics.median(values) if values else None
+
+
+def ratio_to(
+    rows: Iterable[Row], axes: Sequence[str], other: str = BASELINES[0]
+) -> Callable[[list[Row]], Estimate | None]:
+    """From the rows of a setting to its FD over that of `other` at the same place on the axes."""
+    others = by_all((row for row in rows if name_of(row) == other), axes)
+
+    def ratio(group: list[Row]) -> Estimate | None:
+        return ratio_of(group, others.get(tuple(group[0][axis] for axis in axes), []))
+
+    return ratio
+
+
+def columns(rows: Iterable[Row], axes: Sequence[str]) -> dict[str, list[Row]]:
+    """The rows by what they are on the axes: large students first, else ascending."""
+    groups = by_all(rows, axes)
+
+    def place(key) -> list:
+        row = groups[key][0]
+        order = {"student": -row["share"], "teacher": row["parameters"] / row["share"]}
+        return [order.get(axis, row[axis]) for axis in axes if axis != "initialisation"]
+
+    return {", ".join(_told(axis, groups[key][0][axis]) for axis in axes): groups[key]
+            for key in sorted(groups, key=place)}  # fmt: skip
+
+
+def _told(axis: str, value) -> str:
+    if axis == "learning_rate":
+        return f"rate {value:g}"
+    return f"{value:,} steps" if axis == "step" else value
+
+
+def seeds_of(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """How many seeds the settings have: "3 seeds", or "1 to 3 seeds" of a study under way."""
+    counts = [len(group) for group in by_all(rows, _settings(axes)).values()]
+    least, most = min(counts), max(counts)
+    return f"{least} to {most} seeds" if least < most else f"{most} seed{'s' * (most > 1)}"

@@ -1,4 +1,10 @@
-"""The studies: what is varied in each, and what stays."""
+"""The studies: what is varied in each, and what stays.
+
+Those of the digits are for a CPU, those of Fashion-MNIST for a GPU.
+"""
+
+import hashlib
+from pathlib import Path
 
 from benchmarks.study.grid import Settings, Study
 
@@ -9,13 +15,18 @@ DIGITS: Settings = {
     "lr_warmup_steps": 50,
     "use_ema": True,
 }
-# Folders in the repository, and the first twelve digits of their weights' SHA-256.
-TEACHERS: dict[str, Settings] = {
-    "1.2 M": {
-        "pretrained_teacher_name_or_path": "liftplace/demo/teacher",
-        "teacher_sha256": "ded1a300cc90",
-    },
-}
+ROOT = Path(__file__).parents[2]
+
+
+def teacher(folder: str) -> Settings:
+    """A teacher in a folder of the repository, and what tells its weights from others: twelve
+    digits of their SHA-256, or none where there are no weights yet."""
+    weights = ROOT / folder / "unet" / "diffusion_pytorch_model.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights.exists() else ""
+    return {"pretrained_teacher_name_or_path": folder, "teacher_sha256": digest}
+
+
+TEACHERS = {"1.2 M": teacher("liftplace/demo/teacher")}
 TEACHER = {"1.2 M": TEACHERS["1.2 M"]}
 SIZES = {
     "31 %": {"student_block_out_channels": (32, 32, 32)},
@@ -37,6 +48,24 @@ METHODS = {
 }
 FOUR = {label: METHODS[label] for label in ("no KD", "output KD", "LIFT", "LIFT+PLACE")}
 KD_ONLY = {"task_weight": 0.0}
+
+# The paper's first question at a larger scale: trained by benchmarks/configs/fashion_teacher.yaml.
+FASHION: Settings = {
+    "dataset_name": "fashion-mnist",
+    "train_batch_size": 128,
+    "lr_warmup_steps": 500,
+    "use_ema": True,
+}
+FASHION_PREFIX = "fashion_"
+FASHION_TEACHER = {"3.6 M": teacher("benchmarks/teachers/fashion")}
+FASHION_SIZES = {
+    "30 %": {"student_block_out_channels": (24, 40, 64)},
+    "11 %": {"student_block_out_channels": (24, 24, 32)},
+    "5.4 %": {"student_block_out_channels": (16, 16, 24)},
+    "1.9 %": {"student_block_out_channels": (8, 8, 16)},
+    "1 %": {"student_block_out_channels": (8, 8, 8)},
+}
+FASHION_TINY = {"1.9 %": FASHION_SIZES["1.9 %"]}
 
 STUDIES = {
     "capacity": Study(
@@ -73,6 +102,10 @@ STUDIES = {
             "no clipping": {"max_grad_norm": 0.0},
             "without the task loss": KD_ONLY,
             "output KD without the task loss": {"loss": "mse", **KD_ONLY},
+            "output KD + 0.1 coarse": {"mse_weight": 1.0, "terms": "coarse", "kd_weight": 0.1},
+            "output KD + 0.1 coarse of LIFT": {
+                "mse_weight": 1.0, "loss": "lift", "terms": "coarse", "kd_weight": 0.1
+            },
         },
     ),
     "initialisation": Study(
@@ -81,7 +114,7 @@ STUDIES = {
         students={
             "25 %": {"prune": {"width": 0.5}},
             "6 %": {"prune": {"width": 0.25}},
-            "2 %": {"prune": {"width": 0.125}},
+            "3 %": {"prune": {"width": 0.15625}},
         },
         initialisations={"random": {"random_init": True}, "pruned": {"random_init": False}},
     ),
@@ -94,5 +127,21 @@ STUDIES = {
         base={**DIGITS, "lr_scheduler": "constant_with_warmup"},
         teachers=TEACHER, students=TINY, methods=FOUR,
         rates=(1e-3, 3e-3), search=False, stages=(500, 1000, 2000, 4000, 8000),
+    ),
+    "fashion_capacity": Study(
+        question="Who wins at which size of the student? Fashion-MNIST.",
+        base=FASHION, teachers=FASHION_TEACHER, students=FASHION_SIZES, methods=METHODS,
+        rates=(3e-4, 1e-3, 3e-3), stages=(10_000,),
+    ),
+    "fashion_stability": Study(
+        question="Up to which learning rate does each method hold? Fashion-MNIST.",
+        base=FASHION, teachers=FASHION_TEACHER, students=FASHION_TINY, methods=METHODS,
+        rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), search=False, stages=(10_000,),
+    ),
+    "fashion_long": Study(
+        question="Does the order change with the number of steps? Fashion-MNIST.",
+        base={**FASHION, "lr_scheduler": "constant_with_warmup"},
+        teachers=FASHION_TEACHER, students=FASHION_TINY, methods=FOUR,
+        rates=(3e-4, 1e-3), search=False, stages=(1000, 3000, 10_000, 30_000, 100_000),
     ),
 }  # fmt: skip

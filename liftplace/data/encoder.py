@@ -50,6 +50,7 @@ class Encoder:
         self.dtype = torch.float32
         self.vae = _load_vae(self.folder)
         self._null_text: dict[str, Tensor] | None = None
+        self._sizes_by_batch: dict[int, dict[str, Tensor]] = {}
         if self.vae is not None:
             ours, theirs = self.vae.config.latent_channels, self.family.in_channels(self.config)
             if ours != theirs:
@@ -69,6 +70,9 @@ class Encoder:
             self.vae.to(self.device)
             if self.vae.dtype != needed:  # diffusers warns of every cast, even of one to the same
                 self.vae.to(needed)
+        if self._null_text is not None:
+            self._null_text = {name: x.to(self.device) for name, x in self._null_text.items()}
+        self._sizes_by_batch.clear()
         if "_pipeline" in self.__dict__:
             move_text_encoders(self._pipeline, self.device, dtype)
         return self
@@ -275,8 +279,11 @@ class Encoder:
     # Parts
 
     def _sizes(self, batch: int) -> dict[str, Tensor]:
-        sizes = self.family.size_conditions(self.config, batch, self.resolution)
-        return {name: value.to(self.device) for name, value in sizes.items()}
+        if batch not in self._sizes_by_batch:  # a copy to the device waits for it
+            sizes = self.family.size_conditions(self.config, batch, self.resolution)
+            moved = {name: value.to(self.device) for name, value in sizes.items()}
+            self._sizes_by_batch[batch] = moved
+        return self._sizes_by_batch[batch]
 
     @cached_property
     def _pipeline(self) -> DiffusionPipeline:

@@ -34,12 +34,14 @@ class Referee:
         train_images, held_out: datasets, whose images are taken evenly: all classes alike.
         num_images: N of every set.
         cache_dir: of the real images' features.
+        device: where the feature network runs.
     """
 
     def __init__(
-        self, train_images, held_out, num_images: int, cache_dir: str | Path | None
-    ) -> None:
-        self._network = Lite0Features()
+        self, train_images, held_out, num_images: int, cache_dir: str | Path | None,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
+        self._network = Lite0Features().to(device)
         self.weights_sha256 = self._network.weights_sha256
         real = [
             cached_features(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from liftplace import __version__
-from liftplace.data import Digits
+from liftplace.data import GreyImages
 from liftplace.data.encoder import Encoder
 from liftplace.errors import UsageError
 from liftplace.evaluate.clip import ClipSimilarity
@@ -125,7 +125,7 @@ def _statistics(config: EvaluateConfig, dataset: Dataset, network, resolution: i
     real, other_real = real_features(
         dataset, network, config.num_samples, "cpu", num_workers=config.dataloader_num_workers
     )
-    scaling = "bicubic, antialiased" if isinstance(dataset, Digits) else "Lanczos"
+    scaling = "bicubic, antialiased" if isinstance(dataset, GreyImages) else "Lanczos"
     shape = "the central square" if config.center_crop else "the whole image"
     about = {
         "dir": config.reference_dir,

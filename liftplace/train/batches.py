@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from liftplace.data.encoder import Encoder
+from liftplace.data.resident import read_whole, resides
 from liftplace.train.config import RunConfig
 from liftplace.train.process import NoiseProcess, NoisyBatch
 from liftplace.train.randomness import generator_for
@@ -38,14 +39,10 @@ def noisy_batches(
         len(dataset), config.train_batch_size, numbers,
         seed=config.seed, process=rank, processes=ranks,
     )  # fmt: skip
-    loader = DataLoader(
-        dataset, batch_sampler=sampler, num_workers=config.dataloader_num_workers,
-        pin_memory=accelerator.device.type == "cuda",
-    )  # fmt: skip
+    loader = _items(dataset, sampler, config, accelerator.device)
     share = slice(rank * config.train_batch_size, (rank + 1) * config.train_batch_size)
     whole = (ranks * config.train_batch_size, *encoder.shape)
     for number, items in zip(numbers, loader, strict=True):
-        items = {name: _to(value, accelerator.device) for name, value in items.items()}
         generator = generator_for(accelerator.device, config.seed, "noise", number)
         timestep_numbers, noise = process.draw(whole, generator)
         coins = torch.rand(2, whole[0], generator=generator, device=accelerator.device)[:, share]
@@ -65,6 +62,24 @@ def noisy_batches(
                 conditions[name] = torch.where(drop, value, conditions[name])
         batch = process.noise_images(latents, timestep_numbers[share], noise[share])
         yield replace(batch, conditions=conditions)
+
+
+def _items(
+    dataset: Dataset, sampler: "ShuffledBatches", config: RunConfig, device: torch.device
+) -> Iterator[dict]:
+    """The batches of the dataset's items, tensors on the device."""
+    epochs = len(sampler) * sampler.batch_size * sampler.processes / len(dataset)
+    if resides(dataset, device, config.dataset_on_device, epochs):
+        fields = read_whole(dataset, device, config.dataloader_num_workers)
+        for indices in sampler.tensors(device):
+            yield {name: field[indices] for name, field in fields.items()}
+        return
+    loader = DataLoader(
+        dataset, batch_sampler=sampler, num_workers=config.dataloader_num_workers,
+        pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    for items in loader:
+        yield {name: _to(value, device) for name, value in items.items()}
 
 
 def _to(value, device: torch.device):
@@ -112,17 +127,27 @@ class ShuffledBatches(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, order = -1, []
+        for indices in self.tensors(torch.device("cpu")):
+            yield indices.tolist()
+
+    def tensors(self, device: torch.device) -> Iterator[torch.Tensor]:
+        """The same indices, (batch_size,), int64, on a device that is not waited for."""
+        epoch, order = -1, None
         for batch in self.batches:
-            first = (batch * self.processes + self.process) * self.batch_size
-            indices = []
-            for position in range(first, first + self.batch_size):
+            position = (batch * self.processes + self.process) * self.batch_size
+            end, parts = position + self.batch_size, []
+            while position < end:
                 if position // self.size != epoch:
                     epoch = position // self.size
-                    order = self._shuffled(epoch)
-                indices.append(order[position % self.size])
-            yield indices
+                    order = self._shuffled(epoch, device)
+                first = position % self.size
+                parts.append(order[first : first + end - position])
+                position += len(parts[-1])
+            yield torch.cat(parts)
 
-    def _shuffled(self, epoch: int) -> list[int]:
+    def _shuffled(self, epoch: int, device: torch.device) -> torch.Tensor:
         generator = generator_for("cpu", self.seed, "epoch", epoch)
-        return torch.randperm(self.size, generator=generator).tolist()
+        order = torch.randperm(self.size, generator=generator)
+        if device.type == "cuda":
+            order = order.pin_memory()  # from other memory a copy waits
+        return order.to(device, non_blocking=True)

@@ -16,13 +16,14 @@ Schedule = Literal["constant", "linear", "cosine"]
 # like max_train_steps, the user asks for the change in so many words. How a batch is split may
 # change with the number of processes; its size, which the record of the run has, may not.
 MAY_CHANGE_ON_RESUME = frozenset({
-    "checkpointing_steps", "checkpoints_total_limit", "compile", "dataloader_num_workers",
-    "dry_run", "evaluation_metrics", "evaluation_steps", "feature_network", "feature_weights",
-    "gradient_accumulation_steps", "gradient_checkpointing", "gradient_share_steps",
-    "guidance_scale", "hub_model_id", "logging_dir", "logging_steps", "max_train_steps",
-    "metric_for_best_model", "num_evaluation_samples", "num_inference_steps",
-    "num_validation_images", "output_dir", "push_to_hub", "reference_dir", "report_to",
-    "resume_from_checkpoint", "train_batch_size", "validation_prompts", "validation_steps",
+    "checkpointing_steps", "checkpoints_total_limit", "compile", "cuda_graphs",
+    "dataloader_num_workers", "dataset_on_device", "dry_run", "evaluation_metrics",
+    "evaluation_steps", "feature_network", "feature_weights", "gradient_accumulation_steps",
+    "gradient_checkpointing", "gradient_share_steps", "guidance_scale", "hub_model_id",
+    "logging_dir", "logging_steps", "max_train_steps", "metric_for_best_model",
+    "num_evaluation_samples", "num_inference_steps", "num_validation_images", "output_dir",
+    "push_to_hub", "reference_dir", "report_to", "resume_from_checkpoint", "train_batch_size",
+    "validation_prompts", "validation_steps",
 })  # fmt: skip
 
 
@@ -44,6 +45,9 @@ class RunConfig(DataConfig):
     """Mirror each image with probability one half."""
     dataloader_num_workers: int = 0
     """Processes that read images; 0 reads them in the main process."""
+    dataset_on_device: Literal["auto", "always", "never"] = "auto"
+    """Read the images once and keep all of them where the models are; auto does so on a GPU if they
+    take at most 2 GiB and a quarter of its free memory, and the run is longer than an epoch."""
 
     seed: int = 0
     """Every random number of a step follows from this and the number of the step."""
@@ -76,6 +80,9 @@ class RunConfig(DataConfig):
     """Compute activations twice instead of keeping them."""
     compile: bool = False
     """Let torch.compile make the models faster."""
+    cuda_graphs: bool = False
+    """Record forward, loss and backward once and launch them whole, for models so small that the
+    GPU waits for Python; on one GPU."""
     use_8bit_adam: bool = False
     """AdamW of bitsandbytes, with its state in 8 bits."""
     dry_run: bool = False
@@ -165,7 +172,16 @@ class RunConfig(DataConfig):
                 raise UsageError(f"{name} must be greater than 0, got {value}")
         if self.mixed_precision is None:
             object.__setattr__(self, "mixed_precision", _accelerates_precision())
+        self._check_capture()
         self._check_evaluation()
+
+    def _check_capture(self) -> None:
+        for name, on in (
+            ("mixed_precision fp16", self.mixed_precision == "fp16"),
+            ("gradient_checkpointing", self.gradient_checkpointing),
+        ):
+            if self.cuda_graphs and on:
+                raise UsageError(f"cuda_graphs does not go with {name}: leave one of them out")
 
     def _check_evaluation(self) -> None:
         metrics = split_names(self.evaluation_metrics)

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from liftplace.errors import UsageError
+from liftplace.train.capture import Captured, check_capture
 from liftplace.train.config import RunConfig
 from liftplace.train.features import NOTHING, Answer, FeatureMatch, Trainee
 from liftplace.train.objective import Objective
+from liftplace.train.optimizer import fuse, new_average, new_optimizer, new_schedule
 from liftplace.train.process import NoiseProcess, NoisyBatch
 from liftplace.train.result import save_pipeline
 from liftplace.train.shares import gradient_shares
@@ -70,26 +70,30 @@ class Learner:
         self.max_grad_norm = config.max_grad_norm or float("inf")
         self.averaged = [weight for weight in model.parameters() if weight.requires_grad]
         self.parameters = [*self.averaged, *match.adapters.parameters()]
-        self.optimizer = _adam(config)(
-            self.parameters,
-            lr=config.learning_rate,
-            betas=(config.adam_beta1, config.adam_beta2),
-            weight_decay=config.adam_weight_decay,
-            eps=config.adam_epsilon,
-            **({} if config.use_8bit_adam else {"fused": True}),
-        )
-        self.schedule = _schedule(self.optimizer, config)
-        self.ema = _average(self.averaged, config) if config.use_ema else None
+        self.optimizer = new_optimizer(self.parameters, config)
+        self.schedule = new_schedule(self.optimizer, config)
+        self.ema = new_average(self.averaged, config) if config.use_ema else None
+        self._cuda_graphs = config.cuda_graphs
 
     def prepare(self, accelerator: Accelerator) -> None:
-        """Move to the accelerator's device and let it wrap what it distributes."""
+        """Move to the accelerator's device and let it wrap what it distributes.
+
+        Raises:
+            UsageError: settings that do not go with the device or with several processes.
+        """
         self._accelerator = accelerator
+        if self._cuda_graphs:
+            check_capture(accelerator)
+        if not self.is_sharded:
+            fuse(self.optimizer, accelerator)
         self._trained, self.optimizer, self.schedule = accelerator.prepare(
             self.trainee, self.optimizer, self.schedule
         )
         self._take_up_weights()
         self._ranks = torch.distributed.group.WORLD if accelerator.num_processes > 1 else None
-        self._terms: dict[str, Tensor] = {}
+        self._captured = Captured(self._fresh_gradient) if self._cuda_graphs else None
+        self._names: list[str] = []
+        self._terms: Tensor | None = None  # (names,), float32, added up over the step's batches
         self._shares: dict[str, Tensor] = {}
         self._first_bad = torch.full((len(WATCHED),), NEVER, device=accelerator.device)
 
@@ -143,13 +147,53 @@ class Learner:
         """
         self._trained.train()
         self._accelerator.sync_gradients = last  # DeepSpeed steps in the backward pass
-        with nullcontext() if last else self._accelerator.no_sync(self._trained):
-            answer = self._trained(batch.noisy, batch.timesteps, batch.conditions)
-            terms = self._terms_of(batch, answer, teacher, progress)
-            self._accelerator.backward(terms["loss"] * share)
-        for name, value in terms.items():
-            part = value.detach().float() * share
-            self._terms[name] = self._terms[name] + part if name in self._terms else part
+        if self._captured is None:
+            with nullcontext() if last else self._accelerator.no_sync(self._trained):
+                values = self._add_gradient(batch, teacher, share, progress)
+        else:
+            values = self._replay(batch, teacher, share, last, progress)
+        part = values * share
+        self._terms = part if self._terms is None else self._terms + part
+
+    def _add_gradient(
+        self, batch: NoisyBatch, teacher: Answer | None, share: float, progress: float | Tensor
+    ) -> Tensor:
+        """Forward, loss and backward of one batch; the terms in the order of `_names`."""
+        answer = self._trained(batch.noisy, batch.timesteps, batch.conditions)
+        terms = self._terms_of(batch, answer, teacher, progress)
+        self._accelerator.backward(terms["loss"] * share)
+        self._names = list(terms)
+        return torch.stack([value.detach().float() for value in terms.values()])
+
+    def _fresh_gradient(
+        self, batch: dict, teacher: tuple | None, share: float, progress: float | Tensor
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The terms, and the gradient of this batch alone: what a CUDA graph is recorded of."""
+        for weight in self.parameters:
+            weight.grad = None
+        answer = None if teacher is None else Answer(teacher[0], features=teacher[1])
+        values = self._add_gradient(NoisyBatch(**batch), answer, share, progress)
+        return values, [weight.grad for weight in self.parameters]
+
+    def _replay(
+        self, batch: NoisyBatch, teacher: Answer | None, share: float, last: bool, progress: float
+    ) -> Tensor:
+        """As `_add_gradient`, by the CUDA graph."""
+        before = [weight.grad for weight in self.parameters]
+        answered = None if teacher is None else (teacher.output, dict(teacher.features))
+        if self.objective.is_scheduled:
+            progress = torch.full((), progress, device=self._accelerator.device)
+        else:
+            progress = 0.0  # the same at every step
+        values, fresh = self._captured(vars(batch), answered, share, progress)
+        for weight, old, new in zip(self.parameters, before, fresh, strict=True):
+            if old is not None and new is not None:
+                weight.grad = old.add_(new)
+            elif new is not None:  # the graph's own memory, which its next replay overwrites
+                weight.grad = new if last else new.clone()
+            else:
+                weight.grad = old
+        return values
 
     def share_out(
         self, batch: NoisyBatch, teacher: Answer | None, *, progress: float = 0.0, seed: int = 0
@@ -185,7 +229,7 @@ class Learner:
         batch: NoisyBatch,
         answer: Answer,
         teacher: Answer | None,
-        progress: float,
+        progress: float | Tensor,
         only: str | None = None,
     ) -> dict[str, Tensor]:
         variance = None
@@ -211,7 +255,8 @@ class Learner:
         Returns:
             The step's metrics by name, 0-d tensors on the device: nothing here waits for it.
         """
-        metrics = {**self._terms, **self._shares, "gradient_norm": self._clip()}
+        terms = dict(zip(self._names, self._terms.unbind(), strict=True))
+        metrics = {**terms, **self._shares, "gradient_norm": self._clip()}
         self._watch(metrics, step)
         self.learning_rate = self.schedule.get_last_lr()[0]  # of this step, for the log
         self.optimizer.step()
@@ -219,7 +264,7 @@ class Learner:
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.step(self.averaged)
-        self._terms, self._shares = {}, {}
+        self._terms, self._shares = None, {}
         return metrics
 
     def _clip(self) -> Tensor:
@@ -308,44 +353,3 @@ def local(weight: Tensor) -> Tensor:
 def whole(weight: Tensor) -> Tensor:
     """A sharded tensor put together, for which every process calls this."""
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
-
-
-def _adam(config: RunConfig) -> type[torch.optim.Optimizer]:
-    if not config.use_8bit_adam:
-        return torch.optim.AdamW
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise UsageError("--use_8bit_adam needs a package: pip install bitsandbytes") from error
-    return AdamW8bit
-
-
-def _schedule(optimizer: torch.optim.Optimizer, config: RunConfig):
-    schedule = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=config.max_train_steps,
-    )
-    (factor,), floor = schedule.lr_lambdas, config.lr_min / config.learning_rate
-    if floor > 0:
-        schedule.lr_lambdas = [
-            lambda step: (
-                factor(step) * (1 - floor) + floor
-                if step >= config.lr_warmup_steps
-                else factor(step)
-            )
-        ]
-    return schedule
-
-
-def _average(parameters: list[nn.Parameter], config: RunConfig) -> EMAModel:
-    return EMAModel(
-        parameters,
-        decay=config.ema_max_decay,
-        min_decay=config.ema_min_decay,
-        use_ema_warmup=True,
-        inv_gamma=config.ema_inv_gamma,
-        power=config.ema_power,
-        foreach=True,
-    )

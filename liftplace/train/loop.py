@@ -23,8 +23,8 @@ from liftplace.train.interrupt import Interrupt
 from liftplace.train.learner import Learner, NonFiniteError
 from liftplace.train.models import DTYPES
 from liftplace.train.process import NoiseProcess
-from liftplace.train.randomness import derive_seed
 from liftplace.train.run_folder import check_output_dir, check_same_run, claim_output_dir
+from liftplace.train.step import train_step
 from liftplace.train.teacher import Teacher
 
 
@@ -84,8 +84,9 @@ def fit(
     if teacher is not None:
         blocks = [block for learner in learners for block in learner.teacher_blocks]
         teacher = Teacher(
-            teacher, accelerator.device, config.mixed_precision, blocks, config.compile
-        )
+            teacher, accelerator.device, config.mixed_precision, blocks, config.compile,
+            config.cuda_graphs,
+        )  # fmt: skip
     with_shares = config.gradient_share_steps > 0 and _has_gradients(accelerator)
     start = checkpoints.load(checkpoint, accelerator, learners) if checkpoint else 0
     if start > config.max_train_steps:
@@ -105,23 +106,9 @@ def fit(
     ):
         for step in range(start + 1, config.max_train_steps + 1):
             share_out = with_shares and step % config.gradient_share_steps == 0
-            progress = (step - 1) / config.max_train_steps
-            for part in range(config.gradient_accumulation_steps):
-                batch = next(batches)
-                answer = None if teacher is None else teacher(batch)
-                for learner in active:
-                    seed = derive_seed(config.seed, "dropout", step, part, rank)
-                    if share_out and part == 0:
-                        learner.share_out(batch, answer, progress=progress, seed=seed)
-                    torch.manual_seed(seed)
-                    learner.accumulate(
-                        batch,
-                        answer,
-                        share=1 / config.gradient_accumulation_steps,
-                        last=part == config.gradient_accumulation_steps - 1,
-                        progress=progress,
-                    )
-            values = {learner.name: learner.update(step) for learner in active}
+            values = train_step(
+                active, batches, teacher, config, step, share_out=share_out, rank=rank
+            )
             bar.update()
 
             last = step == config.max_train_steps

@@ -10,6 +10,8 @@ from torch import Tensor
 from liftplace import lift_loss, place_loss
 from liftplace.train.features import feature_loss
 
+WEIGHTED = ("task", "kd", "mse", "feature")  # terms that have a weight and a schedule of it
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -59,13 +61,19 @@ class Objective:
         return self.loss != "none" or self.has("mse") or self.has("feature")
 
     @property
+    def is_scheduled(self) -> bool:
+        """Whether the loss depends on how much of the run is over."""
+        schedules = {getattr(self, f"{term}_weight_schedule") for term in WEIGHTED}
+        return self.weight in ("linear", "cosine") or schedules != {"constant"}
+
+    @property
     def summands(self) -> tuple[str, ...]:
         """The terms that the loss is the sum of, as "weighted/" has them."""
         halves = ("coarse", "fine") if self.terms == "both" else (self.terms,)
         of_teacher = {"none": (), "mse": ("kd",)}.get(self.loss, halves)
         return ("task", *of_teacher, *(term for term in ("mse", "feature") if self.has(term)))
 
-    def weight_of(self, term: str, progress: float) -> float:
+    def weight_of(self, term: str, progress: float | Tensor) -> float | Tensor:
         """The weight of "task", "kd", "mse" or "feature" after this much of the run."""
         start, schedule, end = (
             getattr(self, f"{term}_weight{part}") for part in ("", "_schedule", "_end")
@@ -83,7 +91,7 @@ class Objective:
         variance: Tensor | None = None,
         features: Iterable[tuple[Tensor, Tensor]] = (),
         sample_weight: Tensor | None = None,
-        progress: float = 0.0,
+        progress: float | Tensor = 0.0,
         process_group: torch.distributed.ProcessGroup | None = None,
         only: str | None = None,
     ) -> dict[str, Tensor]:
@@ -95,7 +103,8 @@ class Objective:
             features: the hidden states of the student and of the teacher, pair by pair.
             sample_weight: (batch,), of each sample in the task loss; 1 by default. The distillation
                 loss has none: its fits are over whole rows.
-            progress: how much of the run is over, in [0, 1]; for the schedules.
+            progress: how much of the run is over, in [0, 1], also as a 0-d tensor; for the
+                schedules.
             process_group: ranks that share the batch.
             only: a term that has a "weighted/": "loss" is then that one alone, with a gradient of 0
                 for whatever only the other terms depend on.
@@ -174,10 +183,11 @@ class Objective:
         return kd, {"coarse": fit.coarse, "fine": fit.fine, "weight": fit.weight}
 
 
-def ramp(weight: str | float, progress: float) -> str | float:
+def ramp(weight: str | float, progress: float | Tensor) -> str | float | Tensor:
     """From 0 to 1, "linear" or "cosine", after this much of the run; other weights as they are."""
     if weight == "linear":
         return progress
     if weight == "cosine":
-        return (1 - math.cos(math.pi * progress)) / 2
+        cos = torch.cos if isinstance(progress, Tensor) else math.cos
+        return (1 - cos(math.pi * progress)) / 2
     return weight

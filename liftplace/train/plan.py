@@ -10,7 +10,7 @@ from accelerate import PartialState
 from liftplace.families import Family
 from liftplace.students.report import count_parameters
 from liftplace.train.batches import effective_batch
-from liftplace.train.config import DistillConfig
+from liftplace.train.config import RunConfig
 from liftplace.train.models import DTYPES, LoadedModel
 from liftplace.train.result import INDEX
 
@@ -22,7 +22,7 @@ GIB = 2**30
 class Plan:
     """Sizes in bytes, for one process."""
 
-    teacher_parameters: int
+    teacher_parameters: int | None  # None without a teacher
     student_parameters: int
     effective_batch: int  # images an optimiser step
     steps: int
@@ -38,11 +38,9 @@ class Plan:
         return self.checkpoints * self.checkpoint + self.result
 
     def table(self) -> str:
-        share = self.student_parameters / self.teacher_parameters
         epochs = self.steps * self.effective_batch / self.images
         rows = [
-            ("teacher", f"{self.teacher_parameters:,} parameters"),
-            ("student", f"{self.student_parameters:,} parameters ({share:.1%})"),
+            *self._models(),
             ("effective batch", f"{self.effective_batch:,} images"),
             ("steps", f"{self.steps:,} ({epochs:.2f} epochs of {self.images:,} images)"),
             *((f"memory: {name}", _size(value)) for name, value in self.memory.items()),
@@ -53,16 +51,28 @@ class Plan:
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
+    def _models(self) -> list[tuple[str, str]]:
+        ours, theirs = self.student_parameters, self.teacher_parameters
+        if theirs is None:
+            return [("model", f"{ours:,} parameters")]
+        return [
+            ("teacher", f"{theirs:,} parameters"),
+            ("student", f"{ours:,} parameters ({ours / theirs:.1%})"),
+        ]
+
 
 def plan(
-    config: DistillConfig, teacher: LoadedModel, student: LoadedModel, images: int, size: int
+    config: RunConfig, teacher: LoadedModel | None, student: LoadedModel, images: int, size: int
 ) -> Plan:
     """
     Args:
+        config: a `DistillConfig` where there is a teacher.
+        teacher, student: of distilling; without a teacher the second is the model to train.
         images: in the dataset.
         size: height and width of what the models denoise.
     """
-    ours, theirs = count_parameters(student.model), count_parameters(teacher.model)
+    ours = count_parameters(student.model)
+    theirs = None if teacher is None else count_parameters(teacher.model)
     one = DTYPES[config.mixed_precision].itemsize
     adam = 2 * ours * (1 if config.use_8bit_adam else FLOAT)
     average = ours * FLOAT if config.use_ema else 0
@@ -70,9 +80,9 @@ def plan(
     saved = _activations(student.family, student.model.config, size, config.gradient_checkpointing)
     weights = ours * FLOAT
     memory = {
-        "student, gradient, optimiser": 2 * weights + adam,
+        f"{'model' if teacher is None else 'student'}, gradient, optimiser": 2 * weights + adam,
         "average": average,
-        "teacher": theirs * one if config.loss != "none" else 0,
+        "teacher": theirs * one if teacher is not None and config.loss != "none" else 0,
         "activations": saved * batch * one // FLOAT,
     }
     total = config.max_train_steps
@@ -87,7 +97,7 @@ def plan(
         memory={name: value for name, value in memory.items() if value},
         checkpoint=weights + adam + average,
         checkpoints=min(kept, config.checkpoints_total_limit or kept),
-        result=weights + _other_parts(Path(teacher.folder), teacher.family.component),
+        result=weights + _other_parts(teacher),
         free_disk=shutil.disk_usage(_existing(Path(config.output_dir).resolve())).free,
     )
 
@@ -117,10 +127,11 @@ def _activations(family: Family, config, size: int, checkpointing: bool) -> int:
     return held
 
 
-def _other_parts(folder: Path, component: str) -> int:
+def _other_parts(teacher: LoadedModel | None) -> int:
     """Of a pipeline, what is copied beside the student."""
-    if not (folder / INDEX).is_file():
+    if teacher is None or not (Path(teacher.folder) / INDEX).is_file():
         return 0
+    folder, component = Path(teacher.folder), teacher.family.component
     files = (path for path in folder.rglob("*") if path.is_file())
     return sum(
         path.stat().st_size for path in files if component not in path.relative_to(folder).parts

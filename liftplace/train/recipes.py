@@ -48,8 +48,13 @@ def train(config: TrainConfig) -> None:
     dataset = open_dataset(config, resolution, labels=of_classes, captions=False)
     model = _new_model(config, family, given, dataset.channels, resolution)
     source = config.model_config_name_or_path or config.output_dir
-    encoder = Encoder(LoadedModel(model, None, source), resolution)
+    loaded = LoadedModel(model, None, source)
+    encoder = Encoder(loaded, resolution)
     encoder.check(dataset, random_flip=config.random_flip)
+    if config.dry_run:
+        if PartialState().is_main_process:
+            print(plan(config, None, loaded, len(dataset), encoder.shape[-1]).table())
+        return
     check_push(config)
     learner = Learner(model, Objective("none"), config, name="model")
     fit([learner], dataset=dataset, encoder=encoder, process=process, config=config)

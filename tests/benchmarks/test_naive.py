@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from benchmarks import naive
-from liftplace import reference
+from liftplace import lift_loss, place_loss, reference
+from liftplace.data import Digits
+from liftplace.train.models import predict
+from liftplace.train.process import NoiseProcess
+from tests.train.tiny import tiny_unet
 
 
 def pair(device, shape=(2, 3, 8, 8)):
@@ -52,8 +56,31 @@ def test_place_loss_refuses_a_ragged_last_group():
 
 
 def agree(loss, student, want, wide):
-    torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss.double(), want.double(), rtol=1e-5, atol=0)
     gradient, expected = torch.autograd.grad(loss, student)[0], torch.autograd.grad(want, wide)[0]
     torch.testing.assert_close(
-        gradient.double(), expected, rtol=0, atol=1e-5 * expected.abs().max().item()
+        gradient.double(), expected.double(), rtol=0, atol=1e-5 * expected.abs().max().item()
     )
+
+
+@pytest.mark.parametrize("loss", ["place", "lift"])
+def test_a_training_run_sees_the_same_loss_and_gradient_at_every_step(loss):
+    """Ours and the authors' formulation on one trajectory: the students that a run really has."""
+    ours = {"place": place_loss, "lift": lift_loss}[loss]
+    theirs = {"place": naive.place_loss, "lift": naive.lift_loss}[loss]
+    teacher, student = tiny_unet(), tiny_unet(seed=1, block_out_channels=(4, 4))
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
+    images, process = Digits(resolution=8), NoiseProcess.new("v_prediction")
+    for step in range(25):
+        generator = torch.Generator().manual_seed(step)
+        clean = images.images(torch.randint(len(images), (8,), generator=generator))
+        numbers, noise = process.draw(clean.shape, generator)
+        batch = process.noise_images(clean, numbers, noise)
+        with torch.no_grad():
+            target = predict(teacher, batch.noisy, batch.timesteps)
+        output = predict(student, batch.noisy, batch.timesteps)
+        leaves = [output.detach().requires_grad_() for _ in range(2)]
+        agree(ours(leaves[0], target), leaves[0], theirs(leaves[1], target), leaves[1])
+        (ours(output, target) + (output - batch.target).square().mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()

@@ -67,5 +67,5 @@ def test_labels_are_the_digits():
 
 
 def test_digits_have_no_captions():
-    with pytest.raises(UsageError, match="the digits have no captions"):
+    with pytest.raises(UsageError, match="digits has no captions"):
         load_dataset("digits", resolution=16, captions=True)

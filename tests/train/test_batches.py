@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import Subset
 
 from liftplace.train.batches import ShuffledBatches, noisy_batches
 from tests.train.tiny import config_for, encoder, process
@@ -64,3 +65,55 @@ def test_flips_mirror_some_images_and_change_nothing_else(digits):
     assert torch.equal(plain.target, flipped.target)
     same = (plain.noisy == flipped.noisy).flatten(1).all(dim=1)
     assert 4 < same.sum() < 28
+
+
+@pytest.mark.parametrize("batch_size", [4, 24])  # also one that is longer than an epoch
+def test_images_on_the_device_give_the_same_batches(digits, batch_size):
+    few = Subset(digits, range(0, 400, 40))
+    settings = {"max_train_steps": 4, "train_batch_size": batch_size}
+    loaded, resident = (
+        list(noisy_batches(few, encoder(), process(), config, machine(1, 2), 1))
+        for config in (
+            config_for("unused", dataset_on_device=choice, **settings)
+            for choice in ("never", "always")
+        )
+    )
+    assert len(loaded) == len(resident) == 6
+    for one, other in zip(loaded, resident, strict=True):
+        for name in ("noisy", "timesteps", "target"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+def test_images_on_the_device_are_read_once(digits):
+    class Counted(Subset):
+        reads = 0
+
+        def __getitem__(self, index):
+            self.reads += 1
+            return super().__getitem__(index)
+
+        __getitems__ = None  # one by one
+
+    few = Counted(digits, range(10))
+    config = config_for("unused", dataset_on_device="always", max_train_steps=9)
+    assert len(list(noisy_batches(few, encoder(), process(), config, machine(0, 1), 0))) == 18
+    assert few.reads == 11  # and the first once more, for its size
+
+
+def test_on_a_cpu_images_are_read_as_they_are_needed(digits):
+    config = config_for("unused", max_train_steps=9)
+    first = next(noisy_batches(Vain(digits), encoder(), process(), config, machine(0, 1), 0))
+    assert len(first.noisy) == 4
+
+
+class Vain(Subset):
+    """Fails if many of its images are asked for."""
+
+    def __init__(self, dataset):
+        super().__init__(dataset, range(8))
+        self.left = 4
+
+    def __getitems__(self, indices):
+        self.left -= len(indices)
+        assert self.left >= 0
+        return super().__getitems__(indices)

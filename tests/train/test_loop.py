@@ -161,6 +161,45 @@ def test_non_finite_loss_stops_and_is_never_saved(tmp_path, digits):
     assert read_metrics_if_any(tmp_path) == []
 
 
+def test_the_others_go_on_without_one_that_fails(tmp_path, digits):
+    def learners(config):
+        return [
+            learner_for(config, "none"),
+            learner_for(config, "mse"),
+            learner_for(config, "lift"),
+        ]
+
+    config = config_for(tmp_path / "all")
+    spoilt, *rest = learners(config)
+
+    def spoil(item):
+        spoilt.parameters[0].data.fill_(torch.nan)
+
+    kinds = {"encoder": encoder(), "process": process(), "teacher": tiny_unet()}
+    disturbed = Disturbed(digits, 3, spoil)
+    failed = fit([spoilt, *rest], dataset=disturbed, config=config, keep_going=True, **kinds)
+    assert list(failed) == ["none"]
+    assert "step 3: task of none is not finite" in str(failed["none"])
+    alone = config_for(tmp_path / "alone")
+    _, *undisturbed = learners(alone)
+    assert fit(undisturbed, dataset=digits, config=alone, keep_going=True, **kinds) == {}
+    for ours, theirs in zip(rest, undisturbed, strict=True):
+        assert_same_weights(ours.model, theirs.model)
+    lines = read_metrics(tmp_path / "all" / "metrics.jsonl")
+    assert "none/task" in lines[1] and "none/task" not in lines[-1] and "mse/task" in lines[-1]
+
+
+def test_nothing_goes_on_when_all_have_failed(tmp_path, digits):
+    config = config_for(tmp_path)
+    learner = learner_for(config, "none")
+    disturbed = Disturbed(digits, 2, make_nan)
+    failed = fit([learner], dataset=disturbed, encoder=encoder(), process=process(), config=config,
+                 keep_going=True)  # fmt: skip
+    assert list(failed) == ["none"]
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) <= 2
+    assert checkpoints(tmp_path) == []
+
+
 def read_metrics_if_any(folder):
     file = folder / "metrics.jsonl"
     return read_metrics(file) if file.exists() else []

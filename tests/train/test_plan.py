@@ -59,6 +59,15 @@ def test_settings_count(tmp_path, pair):
     assert plan_of(tmp_path, pair, checkpointing_steps=0).checkpoints == 0
 
 
+def test_without_a_teacher(tmp_path, pair):
+    with_one, alone = plan_of(tmp_path, pair), plan_of(tmp_path, (None, pair[1]))
+    assert alone.memory.pop("model, gradient, optimiser") == 16 * count(pair[1].model)
+    assert alone.memory.items() < with_one.memory.items() and "teacher" not in alone.memory
+    assert alone.result == 4 * count(pair[1].model)
+    first = alone.table().splitlines()[0].split()
+    assert first == ["model", f"{count(pair[1].model):,}", "parameters"]
+
+
 @pytest.mark.parametrize("class_name", TINY)
 def test_activations_are_what_the_backward_keeps(tmp_path, class_name):
     model = tiny_model(class_name).train()

@@ -1,0 +1,152 @@
+"""Tables of studies for docs/results.md: each with its figures and with the rows behind it."""
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.study import figures, reading
+from benchmarks.study.reading import BASELINES, DEFAULT, Results, Row
+from benchmarks.study.statistics import Estimate
+from benchmarks.study.studies import STUDIES
+
+PICTURES = Path("results") / "study"  # below the page's folder
+Estimator = Callable[[list[Row]], Estimate | None]
+Cell = Callable[[list[Row]], str]
+
+
+def tables(folder: Path) -> dict[str, Callable[[Path], str]]:
+    """What `report.fill` writes between the markers `NAME_DEVICE`, for every study."""
+    names = dict.fromkeys([*STUDIES, *(study.name for study in reading.find(folder))])
+    return {f"{name}_{device}": partial(_block, name=name, device=device)
+            for name, device in itertools.product(names, ("cpu", "cuda"))}  # fmt: skip
+
+
+def _block(folder: Path, name: str, device: str) -> str:
+    """Figures and tables of a study, or the command that makes them."""
+    study = reading.load(folder, name, device)
+    made = [_origin(study)]
+    for title, rows in reading.parts(study):
+        if compared := reading.compared(rows, study.axes):
+            made += _tables(study, compared, title)
+    if len(made) == 1:
+        return f"Not measured yet: `python -m benchmarks study {name} --device {device}`."
+    seen = [f"![{_spoken(picture)}]({PICTURES / picture})" for picture in figures.pictures(study)]
+    return "\n\n".join([made[0], *seen, *made[1:]])
+
+
+def _spoken(picture: str) -> str:
+    return Path(picture).stem.replace("_", " ")
+
+
+def _origin(study: Results) -> str:
+    """Where the numbers are, and how many cells stand behind them."""
+    cells = reading.by_all(study.rows, ("phase", "hash"))
+    confirmed = [rows[-1] for (phase, _), rows in cells.items() if phase == "confirm"]
+    seeds = sorted({row["seed"] for row in confirmed})
+    name = study.files.rows_path.name
+    link = f"[{name}](../benchmarks/results/{name})"
+    return (f"Rows: {link}; {len(confirmed)} students of {len(seeds)} seeds, "
+            f"{reading.diverged(confirmed)} of them diverged, and {len(cells) - len(confirmed)} "
+            f"that only chose learning rates. {_references(study)}")  # fmt: skip
+
+
+def _references(study: Results) -> str:
+    """What the teachers and real images score."""
+    rows = [row for row in study.rows if row["status"] == "ok"]
+    said = [f"Teacher of {name}: FD-Lite0 {report.number(group[0]['fd_teacher'])}, "
+            f"KID {report.number(group[0]['kid_teacher'])}"
+            for name, group in reading.by(rows, "teacher").items()]  # fmt: skip
+    said += [f"real / real: {report.number(row['fd_floor'])} and {report.number(row['kid_floor'])}"
+             for row in rows[:1]]  # fmt: skip
+    return f"{'; '.join(said)}." if said else ""
+
+
+def _tables(study: Results, rows: list[Row], title: str) -> list[str]:
+    head = f"{title[0].upper()}{title[1:]}. " if title else ""
+    if not study.axes:
+        return [head + "Each at its own best learning rate:", _variants(rows)]
+    if "learning_rate" in study.axes:
+        made = [f"{head}FD-Lite0 by learning rate:", _grid(study, rows, distance)]
+    else:
+        made = [f"{head}FD-Lite0, learning rate:", _grid(study, rows, distance_and_rate)]
+    for name in BASELINES:
+        names = set(map(reading.name_of, rows))
+        if name in names and len(names) > 1:
+            cell = partial(_ratio, ratio=reading.ratio_to(rows, study.axes, name), other=name)
+            made += _folded(f"{head}FD-Lite0 / that of {name}, paired by seed", study, rows, cell)
+    return [*made, *_folded(f"{head}KID", study, rows, kernel_distance)]
+
+
+def _folded(summary: str, study: Results, rows: list[Row], cell: Cell) -> list[str]:
+    """A table that opens on a click."""
+    head = f"<details><summary>{summary}</summary>"
+    return [head, _grid(study, rows, cell), "</details>"]
+
+
+def _grid(study: Results, rows: list[Row], cell: Cell) -> str:
+    """Rows are methods, columns what the study varies."""
+    columns = reading.columns(rows, study.axes)
+    lines = [[name, *(cell(found) if (found := reading.lines(group).get(name)) else ""
+                      for group in columns.values())] for name in reading.lines(rows)]  # fmt: skip
+    return report.table(["", *columns], lines, "")
+
+
+def distance(rows: list[Row]) -> str:
+    """FD with its interval, and the number of seeds that diverged, of one setting."""
+    return _told(reading.distance_of(rows), rows)
+
+
+def distance_and_rate(rows: list[Row]) -> str:
+    return f"{distance(rows)}, at {rows[0]['learning_rate']:g}"
+
+
+def kernel_distance(rows: list[Row]) -> str:
+    return _told(reading.kernel_distance_of(rows), rows)
+
+
+def _ratio(rows: list[Row], *, ratio: Estimator, other: str) -> str:
+    if reading.name_of(rows[0]) == other:
+        return "1"
+    found = ratio(rows)
+    return estimate(found) if found else ""
+
+
+def _variants(rows: list[Row]) -> str:
+    """Rows are variants, in the study's order."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(reading.name_of(row), []).append(row)
+    head = ["", "FD-Lite0, learning rate", "/ output KD", f"/ {DEFAULT}", "KID", "spikes", "w",
+            "coarse, share of gradient", "fine, share of gradient"]  # fmt: skip
+    against = [partial(_ratio, ratio=reading.ratio_to(rows, (), name), other=name)
+               for name in (BASELINES[0], DEFAULT)]  # fmt: skip
+    return report.table(head, [
+        [name, distance_and_rate(group), *(cell(group) for cell in against),
+         kernel_distance(group),
+         _number(reading.median(group, "spikes")),
+         *(_number(reading.average(group, key))
+           for key in ("weight", "coarse_share", "fine_share"))]
+        for name, group in groups.items()
+    ], "")  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else report.number(value)
+
+
+def _told(found: Estimate | None, rows: list[Row]) -> str:
+    """An estimate, and how many of the seeds it leaves out."""
+    lost = reading.diverged(rows)
+    if found is None:
+        return f"all {len(rows)} diverged"
+    return estimate(found) + (f", {lost} of {len(rows)} diverged" if lost else "")
+
+
+def estimate(found: Estimate) -> str:
+    """A mean and its interval, or that it is of one seed."""
+    value = report.number(found.value)
+    if found.low is None:
+        return f"{value} (one seed)"
+    return f"{value} [{report.number(found.low)}, {report.number(found.high)}]"

@@ -1,0 +1,197 @@
+"""python -m benchmarks train: steps a second of the trainer on small models.
+
+The demo's teacher and students of 2.9 and 31 % of it on 16 x 16 digits: a step so small that a GPU
+waits for Python, unless the step is recorded or compiled. All ways of running it take turns in one
+run. What is timed is `train_step`, with its batches; not logging, checkpoints and samples.
+"""
+
+import argparse
+import importlib.util
+import sys
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch._dynamo.exc import TorchDynamoException
+from tqdm import tqdm
+
+from benchmarks import results, timing
+from benchmarks.environment import environment
+
+COLUMNS = (
+    "date", "device", "driver", "torch", "triton", "commit", "threads", "student", "parameters",
+    "share", "loss", "train_batch_size", "precision", "mode", "data", "repeats", "steps_a_repeat",
+    "ms_p20", "ms_p50", "ms_p80", "steps_per_second", "ratio_p20", "ratio_p50", "ratio_p80",
+)  # fmt: skip
+_RUN = ("device", "threads", "student", "loss", "train_batch_size", "precision", "mode", "data")
+STUDENTS = {"2.9 %": (12, 8, 8), "31 %": (32, 32, 32)}
+MODES = {
+    "eager": {},
+    "cuda_graphs": {"cuda_graphs": True},
+    "compile": {"compile": True},
+    "compile+cuda_graphs": {"compile": True, "cuda_graphs": True},
+}
+DATA = {"loader": "never", "on device": "always"}  # --dataset_on_device
+BASELINE = ("eager", "loader")
+FOREVER = 10**9  # steps: no run ends while it is timed
+
+
+def main(options: argparse.Namespace) -> int:
+    if importlib.util.find_spec("diffusers") is None:
+        print('the trainer needs more packages: run `pip install "liftplace[demo]"`',
+              file=sys.stderr)  # fmt: skip
+        return 2
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("--device cuda: torch finds no CUDA device here; use --device cpu", file=sys.stderr)
+        return 2
+    torch.set_num_threads(options.threads)
+    where = environment(options.device, options.commit) | {"threads": str(options.threads)}
+    path = options.out / f"train_{options.device}.csv"
+    for student in options.students:
+        rows, skipped = measure(student, where, options)
+        _save(path, rows)
+        print(table(rows) + "\n")
+        print("".join(f"not measured: {name}: {why}\n" for name, why in skipped.items()))
+    print(f"{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
+    return 0
+
+
+def measure(student: str, where: dict[str, str], options) -> tuple[list[dict], dict[str, str]]:
+    """Rows of one student in every way, timed in turn; and why something is missing from them."""
+    torch.compiler.reset()
+    contenders, skipped, runs = [], {}, {}
+    for mode in modes(options):
+        for data in DATA:
+            try:
+                runs[mode, data] = run = make_run(student, mode, data, options)
+                sample = _sampler(run.step, options)
+                sample()  # compiles, records
+            except (RuntimeError, ValueError, TorchDynamoException) as error:
+                if (mode, data) == BASELINE:
+                    raise
+                skipped[f"{student}, {mode}, {data}"] = f"{type(error).__name__}: {_line(error)}"
+                continue
+            contenders.append(timing.Contender(mode, data, "", sample))
+    label = f"{student}: time"
+    samples = timing.interleave(contenders, tqdm(range(options.repeats), label, file=sys.stderr))
+    baseline = _ms(samples[*BASELINE, ""])
+    shared = {**where, **_model(student, runs[BASELINE]), "loss": options.loss,
+              "train_batch_size": options.train_batch_size, "precision": options.precision,
+              "steps_a_repeat": options.steps}  # fmt: skip
+    return [
+        _row(shared, mode, data, _ms(found), baseline) for (mode, data, _), found in samples.items()
+    ], skipped
+
+
+def modes(options) -> list[str]:
+    """Those asked for, the baseline first; by default all that the device has, but on a CPU no
+    compilation, which takes minutes."""
+    default = list(MODES) if options.device == "cuda" else ["eager"]
+    return list(dict.fromkeys(["eager", *(options.modes or default)]))
+
+
+def make_run(student: str, mode: str, data: str, options) -> SimpleNamespace:
+    """A run of the trainer in one way: its parts, and `step()`, which takes one optimiser step."""
+    from accelerate import Accelerator
+
+    from liftplace.data import load_dataset
+    from liftplace.data.encoder import Encoder
+    from liftplace.demo.experiment import TEACHER
+    from liftplace.students.shrink import shrink
+    from liftplace.train.batches import noisy_batches
+    from liftplace.train.config import RunConfig
+    from liftplace.train.learner import Learner
+    from liftplace.train.models import load_model
+    from liftplace.train.objective import Objective
+    from liftplace.train.step import train_step
+    from liftplace.train.teacher import Teacher
+
+    config = RunConfig(
+        train_batch_size=options.train_batch_size, max_train_steps=FOREVER, use_ema=True,
+        mixed_precision=options.precision, dataset_on_device=DATA[data], **MODES[mode],
+    )  # fmt: skip
+    accelerator = Accelerator(
+        cpu=options.device == "cpu", mixed_precision=config.mixed_precision,
+        step_scheduler_with_optimizer=False,
+    )  # fmt: skip
+    loaded = load_model(TEACHER)
+    made = shrink(loaded.model.config, STUDENTS[student])
+    learner = Learner(made, Objective(options.loss), config)
+    learner.prepare(accelerator)
+    teacher = Teacher(
+        loaded.model, accelerator.device, config.mixed_precision, (), config.compile,
+        config.cuda_graphs,
+    )  # fmt: skip
+    dataset = load_dataset("digits", resolution=loaded.model.config.sample_size)
+    encoder = Encoder(loaded).to(accelerator.device)
+    batches = noisy_batches(dataset, encoder, loaded.process(), config, accelerator, 0)
+    numbers = iter(range(1, FOREVER))
+    return SimpleNamespace(
+        learner=learner, teacher=loaded.model, config=config,
+        step=lambda: train_step([learner], batches, teacher, config, next(numbers)),
+    )  # fmt: skip
+
+
+def _sampler(step: Callable[[], object], options) -> Callable[[], dict[str, float]]:
+    """ms a step, as the clock on the wall has it: the host's work counts where the GPU waits."""
+    wait = torch.cuda.synchronize if options.device == "cuda" else lambda: None
+
+    def sample():
+        wait()
+        start = time.perf_counter()
+        for _ in range(options.steps):
+            step()
+        wait()
+        return {"step": 1e3 * (time.perf_counter() - start) / options.steps}
+
+    return sample
+
+
+def _model(student: str, run: SimpleNamespace) -> dict:
+    ours, theirs = (
+        sum(weight.numel() for weight in model.parameters())
+        for model in (run.learner.model, run.teacher)
+    )
+    return {"student": student, "parameters": ours, "share": ours / theirs}
+
+
+def _ms(samples: list[dict[str, float]]) -> np.ndarray:
+    return np.array([sample["step"] for sample in samples])
+
+
+def _row(shared: dict, mode: str, data: str, ms: np.ndarray, baseline: np.ndarray) -> dict:
+    """ratio: the time of the eager step with a loader over this one's, by round."""
+    row = shared | {"mode": mode, "data": data, "repeats": len(ms)}
+    row |= dict(zip(("ms_p20", "ms_p50", "ms_p80"), np.percentile(ms, (20, 50, 80)), strict=True))
+    row["steps_per_second"] = 1e3 / row["ms_p50"]
+    ratios = np.percentile(baseline / ms, (20, 50, 80))
+    return row | dict(zip(("ratio_p20", "ratio_p50", "ratio_p80"), ratios, strict=True))
+
+
+def _save(path, rows: list[dict]) -> None:
+    """Put `rows` in place of what the file held for the same runs."""
+    replaced = {tuple(str(row[key]) for key in _RUN) for row in rows}
+    kept = [row for row in results.load(path)
+            if tuple(row[key] for key in _RUN) not in replaced]  # fmt: skip
+    results.write(path, COLUMNS, kept + rows)
+
+
+def table(rows: list[dict]) -> str:
+    first = rows[0]
+    lines = [("mode", "data", "ms a step (p20-p80)", "steps/s", "x eager with a loader (p20-p80)")]
+    for row in rows:
+        lines.append((
+            row["mode"], row["data"],
+            f"{row['ms_p50']:.2f} ({row['ms_p20']:.2f}-{row['ms_p80']:.2f})",
+            f"{row['steps_per_second']:.1f}",
+            f"{row['ratio_p50']:.2f} ({row['ratio_p20']:.2f}-{row['ratio_p80']:.2f})",
+        ))  # fmt: skip
+    title = f"student of {first['parameters']:,} parameters ({first['share']:.1%} of the teacher)"
+    return (f"{title}, {first['loss']}, batch {first['train_batch_size']}, "
+            f"precision {first['precision']}\n{results.columns(lines)}")  # fmt: skip
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

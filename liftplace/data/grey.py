@@ -1,0 +1,58 @@
+"""Small square grey images, all of them in memory."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class GreyImages(Dataset):
+    """Grey images with labels.
+
+    An item is ``{"images": (1, resolution, resolution)}``, float32 in [-1, 1], with `classes` also
+    ``class_labels``, 0-d int64.
+
+    Args:
+        pixels: (images, 1, resolution, resolution), float32 in [-1, 1] or uint8, which is read as
+            0..255 and takes a quarter of the memory.
+        labels: (images,), uint8.
+        classes: their names, or None for items without labels.
+    """
+
+    channels = 1
+    has_captions = False
+
+    def __init__(self, pixels: Tensor, labels: Tensor, classes: Sequence[str] | None) -> None:
+        self.labels = labels
+        self.classes = None if classes is None else tuple(classes)
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        item = {"images": _in_range(self._pixels[index])}
+        if self.classes is not None:
+            item["class_labels"] = self.labels[index].long()
+        return item
+
+    def images(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """The images of these indices as one batch (len(indices), 1, resolution, resolution)."""
+        return _in_range(self._pixels[torch.as_tensor(indices, dtype=torch.int64)])
+
+
+def scale(pixels: Tensor, resolution: int) -> Tensor:
+    """Square images (images, size, size) in 0..255 to (images, 1, resolution, resolution), float32
+    in [-1, 1], by an antialiased bicubic filter."""
+    images = pixels[:, None].float() / 127.5 - 1
+    if resolution == pixels.shape[-1]:
+        return images
+    size = (resolution, resolution)
+    scaled = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)
+    return scaled.clamp(-1, 1)  # bicubic overshoots beside an edge
+
+
+def _in_range(pixels: Tensor) -> Tensor:
+    return pixels if pixels.is_floating_point() else pixels / 127.5 - 1

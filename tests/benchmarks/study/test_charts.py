@@ -1,0 +1,85 @@
+"""Points stand at their means, bars at their intervals, and lost seeds show."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from matplotlib.figure import Figure
+
+from benchmarks.study import charts, reading
+from tests.benchmarks.study.rows_of_studies import FD_FLOOR, FD_TEACHER, row
+
+VALUES = (400.0, 500.0, 470.0)
+
+
+@pytest.fixture
+def axes():
+    axes = Figure().subplots()
+    axes.set_xscale("log")
+    return axes
+
+
+def heights(axes, gid):
+    return [list(line.get_ydata()) for line in axes.lines if line.get_gid() == gid]
+
+
+def test_points_and_bars_stand_beside_each_other(axes):
+    rows = [row("capacity", method, student=student, seed=seed, fd=fd)
+            for method in ("LIFT", "no KD") for student in ("10 %", "2 %")
+            for seed, fd in enumerate(VALUES)]  # fmt: skip
+    styles = charts.draw_points(axes, rows, "share", reading.distance_of, dodge=0.1)
+    assert list(styles) == ["no KD", "LIFT"]
+    mean = scipy.stats.gmean(VALUES)
+    assert np.allclose(heights(axes, charts.VALUE), mean)
+    logs = np.log(VALUES)
+    interval = np.exp(scipy.stats.t.interval(0.95, 2, logs.mean(), scipy.stats.sem(logs)))
+    assert np.allclose(heights(axes, charts.INTERVAL), interval)
+    first, second = (line.get_xdata() for line in axes.lines if line.get_gid() == charts.VALUE)
+    assert list(first) == pytest.approx([0.02 * np.exp(-0.05), 0.1 * np.exp(-0.05)])
+    assert np.allclose(np.divide(second, first), np.exp(0.1))
+
+
+def test_lost_seeds_are_hollow_and_lost_settings_crossed(axes):
+    rows = [row("capacity", "LIFT", student=student, seed=seed, status=status)
+            for student, states in (("10 %", ("ok", "ok")), ("2 %", ("ok", "diverged")),
+                                    ("1 %", ("diverged", "not finite")))
+            for seed, status in enumerate(states)]  # fmt: skip
+    styles = charts.draw_points(axes, rows, "share", reading.distance_of, dodge=0.0)
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    crossed = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [line.get_xdata()[0] for line in hollow] == [0.02]
+    assert [line.get_xdata()[0] for line in crossed] == [0.01]
+    assert list(styles)[1:] == ["some seeds diverged, mean of the rest", "all seeds diverged"]
+
+
+def test_one_scale_holds_values_and_references_of_all_panels():
+    first, second = Figure().subplots(1, 2)
+    for axes, fd in ((first, 300.0), (second, 3000.0)):
+        axes.plot([1], [fd], gid=charts.VALUE)
+        charts.draw_references(axes, [row("long", "LIFT")], "fd")
+    charts.fit_y(first, second)
+    assert first.get_ylim() == second.get_ylim() and first.get_yscale() == "log"
+    low, high = first.get_ylim()
+    assert low < FD_FLOOR < FD_TEACHER < 3000 < high
+
+
+def test_a_wild_interval_does_not_flatten_the_values(axes):
+    axes.plot([1, 2], [100.0, 400.0], gid=charts.VALUE)
+    axes.plot([1, 1], [1e-3, 1e7], gid=charts.INTERVAL)
+    charts.fit_y(axes)
+    low, high = axes.get_ylim()
+    assert 25 < low < 100 and 400 < high < 1500
+
+
+def test_a_negative_floor_is_told_where_it_has_no_place(axes):
+    rows = [row("capacity", "LIFT")]
+    axes.plot([1, 2], [0.5, 5.0], gid=charts.VALUE)
+    charts.draw_references(axes, rows, "kid")
+    charts.fit_y(axes)
+    assert [text.get_text() for text in axes.texts] == [
+        "real / real: -0.017, has no place on this axis"]  # fmt: skip
+
+
+def test_a_method_looks_the_same_whatever_stands_beside_it():
+    alone, beside = charts.styles_of(["LIFT"]), charts.styles_of(["w = 1", "no KD", "LIFT"])
+    assert alone["LIFT"] == beside["LIFT"]
+    assert len({str(style) for style in beside.values()}) == 3

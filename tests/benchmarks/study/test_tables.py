@@ -1,0 +1,101 @@
+"""Tables of studies hold what the rows say, between the markers of a page."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from benchmarks import report
+from benchmarks.study.studies import STUDIES
+from benchmarks.study.tables import tables
+from tests.benchmarks.study.rows_of_studies import row, save
+
+OUTPUT, PLACE = (400.0, 500.0, 450.0), (300.0, 410.0, 345.0)
+
+
+def capacity(folder):
+    """Two methods, two sizes; at 1 % one seed of LIFT+PLACE diverged and all of output KD's."""
+    rows = [row("capacity", method, seed=1000, phase="search", rate=rate, fd=100 / rate)
+            for method in ("output KD", "LIFT+PLACE") for rate in (1e-3, 3e-3)]  # fmt: skip
+    for method, values in (("output KD", OUTPUT), ("LIFT+PLACE", PLACE)):
+        rows += [row("capacity", method, seed=seed, fd=fd) for seed, fd in enumerate(values)]
+    rows += [row("capacity", "output KD", student="1 %", seed=seed, status="not finite")
+             for seed in range(3)]  # fmt: skip
+    rows += [row("capacity", "LIFT+PLACE", student="1 %", seed=seed, fd=900.0,
+                 status="ok" if seed else "diverged") for seed in range(3)]  # fmt: skip
+    save(folder, rows)
+
+
+def cells(text, name):
+    """The cells after `name` of every table in the text."""
+    lines = (line.strip("| ").split(" | ") for line in text.splitlines())
+    return [line[1:] for line in lines if line[0] == name]
+
+
+def interval(values):
+    low, high = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
+    return f"[{report.number(low)}, {report.number(high)}]"
+
+
+def test_distances_ratios_and_kid_stand_with_intervals_rates_and_losses(tmp_path):
+    capacity(tmp_path)
+    text = tables(tmp_path)["capacity_cpu"](tmp_path)
+    distance, ratio, kid = cells(text, "LIFT+PLACE")
+    logs = np.log(PLACE)
+    low, high = np.exp(scipy.stats.t.interval(0.95, 2, logs.mean(), scipy.stats.sem(logs)))
+    mean = report.number(scipy.stats.gmean(PLACE))
+    assert distance[0] == f"{mean} [{low:.0f}, {high:.0f}], at 0.003"
+    assert distance[1] == "900 [900, 900], 1 of 3 diverged, at 0.003"
+    factor = scipy.stats.gmean(np.divide(PLACE, OUTPUT))
+    assert ratio[0].startswith(f"{factor:.3g} [") and len(ratio) == 1  # at 1 % there is none
+    assert kid[0] == f"{np.mean(PLACE) / 100:.3g} {interval(np.divide(PLACE, 100))}"
+    assert cells(text, "output KD")[0][1] == "all 3 diverged, at 0.003"
+
+
+def test_the_block_names_its_rows_and_what_stands_behind_them(tmp_path):
+    capacity(tmp_path)
+    text = tables(tmp_path)["capacity_cpu"](tmp_path)
+    first = text.splitlines()[0]
+    assert "(../benchmarks/results/study_capacity_cpu.csv)" in first
+    assert "12 students of 3 seeds, 4 of them diverged, and 4 that only chose" in first
+    assert "Teacher of 1 M: FD-Lite0 74, KID 0.26; real / real: 19 and -0.017." in first
+    assert "![capacity cpu](results/study/capacity_cpu.png)" in text
+    assert text.index("capacity_ratio_cpu.png") < text.index("| --- |")
+
+
+def test_ablation_rows_keep_the_order_of_the_study_and_hold_against_both(tmp_path):
+    rows = [row("ablation", "LIFT+PLACE", variant=variant, seed=seed, fd=fd, **given)
+            for variant, fd, given in (
+                ("output KD", 400.0, {}), ("LIFT+PLACE", 500.0, {"weight": 0.9}),
+                ("w = 1", 600.0, {"weight": 1, "coarse_share": 0.25, "fine_share": 0.5}),
+                ("lost", 1.0, {"status": "not finite", "spikes": ""}))
+            for seed in range(3)]  # fmt: skip
+    save(tmp_path, rows)
+    text = tables(tmp_path)["ablation_cpu"](tmp_path)
+    names = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if "[" in line[1:]]
+    assert names[-3:] == ["output KD", "LIFT+PLACE", "w = 1"]
+    assert cells(text, "lost") == [["all 3 diverged, at 0.003", "", "", "all 3 diverged"]]
+    ((distance, output, default, kid, spikes, *shares),) = cells(text, "w = 1")
+    assert distance == "600 [600, 600], at 0.003" and kid == "6 [6, 6]" and spikes == "0"
+    assert output == "1.5 [1.5, 1.5]" and default == "1.2 [1.2, 1.2]"
+    assert shares == ["1", "0.25", "0.5"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_without_rows_a_study_says_what_to_run(name, device, tmp_path):
+    assert tables(tmp_path)[f"{name}_{device}"](tmp_path) == (
+        f"Not measured yet: `python -m benchmarks study {name} --device {device}`."
+    )
+
+
+def test_a_search_alone_is_no_result(tmp_path):
+    save(tmp_path, [row("capacity", "LIFT", seed=1000, phase="search")])
+    assert tables(tmp_path)["capacity_cpu"](tmp_path).startswith("Not measured yet: ")
+
+
+def test_a_study_of_another_name_has_a_table_too(tmp_path):
+    save(tmp_path, [row("why", "LIFT", variant="as published", fd=123.0)])
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table why_cpu -->\n<!-- end -->\n")
+    assert report.fill(page, tmp_path, tables(tmp_path))
+    assert "| LIFT, as published | 123 (one seed), at 0.003 |" in page.read_text()

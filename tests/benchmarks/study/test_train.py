@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.__main__ import parse
+from benchmarks.study import grid, together
+from benchmarks.study import main as run_study
+from benchmarks.study.grid import Cell, Study
+from benchmarks.study.rows import StudyFiles
+from benchmarks.study.studies import DIGITS, STUDIES, TEACHERS
+from benchmarks.study.train import _judge, of_training, save_picture, spikes, train
+from liftplace.errors import UsageError
+from liftplace.students.shrink import shrink
+
+FEW = {"num_samples": 16, "num_inference_steps": 2, "num_error_images": 4, "num_timesteps": 2}
+LABELS = {"teacher": "T", "student": "S", "initialisation": "random", "method": "m", "variant": ""}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    for name, value in FEW.items():
+        monkeypatch.setitem(grid.SCORED, name, value)
+    _judge.cache_clear()
+    yield
+    _judge.cache_clear()
+
+
+def cell(stages=(2,), **settings) -> Cell:
+    given = {
+        **DIGITS, **TEACHERS["1.2 M"], "student_block_out_channels": (8, 4, 4),
+        "train_batch_size": 2, "lr_warmup_steps": 0, "learning_rate": 1e-3, "seed": 0, **settings,
+    }  # fmt: skip
+    return Cell("s", "confirm", LABELS, given, stages)
+
+
+def test_students_train_together_as_alone_and_a_diverged_one_is_told(tmp_path):
+    good, wild = cell(loss="place"), cell(loss="mse", learning_rate=1e30, max_grad_norm=0.0)
+    pruned = cell(loss="lift", prune={"width": 0.15625}, random_init=False)
+    all_three = train([good, wild, pruned], tmp_path / "all", "cpu")
+    (alone,) = train([good], tmp_path / "one", "cpu")
+    rows = {each.row["hash"]: each.row for each in all_three}
+    assert rows[good.hash] == alone.row
+    assert alone.row["fd"] > 0 and alone.row["step"] == 2
+    assert alone.row["status"] == ("diverged" if alone.row["task_error"] >= 1 else "ok")
+    assert 0 < alone.row["teacher_error"] and 0 < alone.row["task_error"]
+    assert len(alone.timesteps) == 2 and alone.samples.shape == (8, 1, 16, 16)
+    assert rows[wild.hash]["status"] == "not finite" and "fd" not in rows[wild.hash]
+    assert rows[pruned.hash]["task_error"] > 0
+
+
+def test_stages_go_on_from_each_other_and_after_an_interruption(tmp_path):
+    cells = [cell(stages=(2, 4), loss="none", lr_scheduler="constant")]
+    whole = [each.row for each in train(cells, tmp_path / "whole", "cpu")]
+    assert [row["step"] for row in whole] == [2, 4]
+    # What a stopped run leaves is taken up: here, all of it.
+    again = [each.row for each in train(cells, tmp_path / "whole", "cpu")]
+    assert again[-1]["fd"] == whole[-1]["fd"]
+    straight = train([cell(stages=(4,), loss="none", lr_scheduler="constant")],
+                     tmp_path / "straight", "cpu")[0].row  # fmt: skip
+    assert straight["fd"] == whole[-1]["fd"]
+
+
+def test_a_teacher_that_is_not_there_yet(tmp_path):
+    with pytest.raises(UsageError, match="no teacher in .*/nowhere: train it there with liftplace"):
+        train([cell(pretrained_teacher_name_or_path="nowhere")], tmp_path / "run", "cpu")
+
+
+def test_task_error_of_a_student_that_answers_nothing_is_one():
+    judge = _judge(TEACHERS["1.2 M"]["pretrained_teacher_name_or_path"], "digits", "cpu")
+    model = shrink(judge.teacher.config, (8, 4, 4))
+    torch.nn.init.zeros_(model.conv_out.weight)
+    torch.nn.init.zeros_(model.conv_out.bias)
+    assert judge._task_error(model) == pytest.approx(1)
+
+
+def test_spikes_are_counted_against_the_median_before():
+    losses = np.ones(200)
+    losses[[60, 100]] = 3.5
+    losses[150] = 2.9
+    losses[10] = 50  # too early to tell
+    assert spikes(losses) == 2
+    assert spikes(np.ones(20)) == 0
+
+
+def test_what_the_metrics_tell():
+    log = [{"a/task": 1.0, "a/weight": step / 100, "b/task": 2.0} for step in range(100)]
+    log[95]["a/gradient_share/coarse"] = 0.75
+    log[50]["a/gradient_share/coarse"] = 0.1
+    found = of_training(log, "a")
+    assert found == {"spikes": 0, "weight": pytest.approx(0.945), "coarse_share": 0.75}
+    assert of_training(log, "b") == {"spikes": 0}
+
+
+def test_picture_is_the_images_side_by_side(tmp_path):
+    samples = torch.linspace(-1, 1, 2 * 4).view(2, 1, 2, 2)
+    save_picture(samples, tmp_path / "new" / "x.png")
+    pixels = np.asarray(Image.open(tmp_path / "new" / "x.png"))
+    assert pixels.tolist() == [[0, 36, 146, 182], [73, 109, 219, 255]]
+
+
+def test_groups_share_their_batches_and_are_not_too_many():
+    cells = [cell(seed=seed, loss=loss) for loss in ("none", "mse", "lift") for seed in (0, 1)]
+    groups = list(together(cells, 2))
+    assert [len(group) for group in groups] == [2, 1, 2, 1]
+    assert all(len({each.seed for each in group}) == 1 for group in groups)
+
+
+@pytest.fixture
+def study(monkeypatch):
+    small = cell()
+    settings = {name: value for name, value in small.settings.items()
+                if name not in ("learning_rate", "seed")}  # fmt: skip
+    tiny = Study(question="?", base=settings, teachers={"T": {}}, students={"S": {}},
+                 methods={"no KD": {"loss": "none"}}, rates=(1e-3, 3e-3), search=False,
+                 stages=(2,))  # fmt: skip
+    monkeypatch.setitem(STUDIES, "tiny", tiny)
+
+
+def options(tmp_path, *more):
+    folders = ["--out", str(tmp_path / "out"), "--work_dir", str(tmp_path / "work")]
+    return parse(["study", "tiny", "--commit", "abc", *folders, *more])
+
+
+def test_a_row_can_be_trained_again(tmp_path, study, capsys):
+    first = next(iter(STUDIES["tiny"].pending("tiny", {}, [0])))
+    (scored,) = train([first], tmp_path / "run", "cpu")
+    files = StudyFiles(tmp_path / "out", "tiny", "cpu")
+    files.add([scored.row], scored.timesteps)
+    before = files.rows_path.read_bytes()
+    assert run_study(options(tmp_path, "--cell", first.hash)) == 0
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert lines[0].split()[2:] == lines[1].split()[1:]  # the row's numbers, and those found now
+    assert files.rows_path.read_bytes() == before
+    assert run_study(options(tmp_path, "--cell", "nowhere")) == 2
+
+
+def test_no_time_left_starts_nothing(tmp_path, study, capsys):
+    assert run_study(options(tmp_path, "--minutes", "0")) == 0
+    assert "6 cells or more are left" in capsys.readouterr().out  # two rates, three seeds
+    assert not (tmp_path / "out").exists()
