@@ -68,6 +68,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     study.add_argument("names", nargs="+", metavar="NAME", help="of benchmarks/study/studies.py")
     study.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     study.add_argument("--seeds", type=_count, default=3, help="that are reported: 0, 1, ...")
+    study.add_argument("--methods", nargs="+", metavar="LABEL", default=None,
+                       help="only these for now, as in the study's rows")  # fmt: skip
     study.add_argument("--jobs", type=_count, default=os.cpu_count(),
                        help="processes at a time (default: one a core)")  # fmt: skip
     study.add_argument("--learners", type=_count, default=8,

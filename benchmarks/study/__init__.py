@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from benchmarks.environment import environment
 from benchmarks.results import columns
-from benchmarks.study.grid import Cell, digest
+from benchmarks.study.grid import Cell, Study, digest
 from benchmarks.study.rows import StudyFiles
 from benchmarks.study.studies import STUDIES
 from liftplace.errors import UsageError
@@ -38,7 +39,7 @@ def main(options: argparse.Namespace) -> int:
 def run(name: str, options: argparse.Namespace) -> None:
     """Train what the study lacks; what is finished is written at once."""
     files = StudyFiles(options.out, name, options.device)
-    study, seeds = STUDIES[name], range(options.seeds)
+    study, seeds = _chosen(name, options.methods), range(options.seeds)
     where = environment(options.device, options.commit)
     until = time.monotonic() + 60 * options.minutes
     print(f"{name}: {study.question}")
@@ -79,6 +80,24 @@ def run(name: str, options: argparse.Namespace) -> None:
     print(f"{files.rows_path}: {'done' if not left else f'{left} cells or more are left'}")
 
 
+def _chosen(name: str, methods: list[str] | None) -> Study:
+    """The study, or the part of it with these methods.
+
+    Raises:
+        UsageError: no such study, or no such method in it.
+    """
+    if name not in STUDIES:
+        raise UsageError(f"no study {name}: there are {', '.join(STUDIES)}")
+    study = STUDIES[name]
+    if methods is None:
+        return study
+    if unknown := [label for label in methods if label not in study.methods]:
+        raise UsageError(
+            f"--methods: the study {name} has no {unknown[0]!r}, but {', '.join(study.methods)}"
+        )
+    return replace(study, methods={label: study.methods[label] for label in methods})
+
+
 def together(cells: list[Cell], most: int) -> Iterator[tuple[Cell, ...]]:
     """The cells in groups of at most `most` that can train together, in about their order."""
     first = {}
@@ -114,7 +133,7 @@ def repeat(options: argparse.Namespace) -> int:
         ]
         if not stored:
             continue
-        cell = STUDIES[name].cell_of(stored[0])
+        cell = _chosen(name, None).cell_of(stored[0])
         _start_worker(options.device)
         folder = options.work_dir / "again" / cell.hash
         scored = _train((cell,), folder, options.device)

@@ -70,16 +70,17 @@ FASHION_TINY = {"1.9 %": FASHION_SIZES["1.9 %"]}
 STUDIES = {
     "capacity": Study(
         question="Who wins at which size of the student?",
-        base=DIGITS, teachers=TEACHER, students=SIZES, methods=METHODS,
+        base=DIGITS, teachers=TEACHER, students=SIZES, methods=METHODS, rates=(3e-3, 1e-2),
     ),
     "stability": Study(
         question="Up to which learning rate does each method hold?",
         base=DIGITS, teachers=TEACHER, students=TINY, methods=METHODS,
-        rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), search=False,
+        rates=(3e-3, 1e-2, 3e-2, 1e-1, 3e-1), search=False,
     ),
     "ablation": Study(
         question="Which part of LIFT+PLACE does what?",
         base=DIGITS, teachers=TEACHER, students=TINY, methods={"LIFT+PLACE": METHODS["LIFT+PLACE"]},
+        rates=(1e-2, 3e-2),
         variants={
             "output KD": {"loss": "mse"},
             "LIFT+PLACE": {},
@@ -117,10 +118,11 @@ STUDIES = {
             "3 %": {"prune": {"width": 0.15625}},
         },
         initialisations={"random": {"random_init": True}, "pruned": {"random_init": False}},
+        rates=(3e-3, 1e-2),
     ),
     "teacher_size": Study(
         question="Does a larger teacher teach a tiny student better or worse?",
-        base=DIGITS, teachers=TEACHERS, students=TINY, methods=FOUR,
+        base=DIGITS, teachers=TEACHERS, students=TINY, methods=FOUR, rates=(1e-2, 3e-2),
     ),
     "long": Study(
         question="Does the order change with the number of steps?",

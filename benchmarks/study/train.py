@@ -76,7 +76,7 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
     Returns:
         One for each cell and stage.
     """
-    config = _config(cells[0], folder)
+    config = replace(_config(cells[0], folder), cuda_graphs=device == "cuda")
     teacher = _teacher(config.pretrained_teacher_name_or_path, device)
     judge = _judge(config.pretrained_teacher_name_or_path, config.dataset_name, device)
     found = []

@@ -139,3 +139,15 @@ def test_no_time_left_starts_nothing(tmp_path, study, capsys):
     assert run_study(options(tmp_path, "--minutes", "0")) == 0
     assert "6 cells or more are left" in capsys.readouterr().out  # two rates, three seeds
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["nonsense"], "error: no study nonsense: there are capacity, "),
+        (["tiny", "--methods", "nix"], "--methods: the study tiny has no 'nix', but no KD"),
+    ],
+)
+def test_what_is_not_there_is_told(study, capsys, names, message):
+    assert run_study(parse(["study", *names])) == 2
+    assert message in capsys.readouterr().err
