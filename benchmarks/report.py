@@ -179,6 +179,17 @@ def steps(folder: Path, device: str) -> str:
     return table(head, lines, f"step --device {device}")
 
 
+def training(folder: Path, device: str) -> str:
+    """Steps a second of the trainer, and how many times as fast as eager with a loader."""
+    head = ["student", "parameters", "loss", "precision", "mode", "images", "steps a second",
+            "times as fast (20th to 80th percentile)"]  # fmt: skip
+    lines = [[row["student"], f"{int(row['parameters']):,}", row["loss"], row["precision"],
+              row["mode"], row["data"], number(float(row["steps_per_second"])),
+              "{} ({} to {})".format(*(number(float(row[f"ratio_p{p}"])) for p in (50, 20, 80)))]
+             for row in results.load(folder / f"train_{device}.csv")]  # fmt: skip
+    return table(head, lines, f"train --device {device}")
+
+
 def sweeps(folder: Path, device: str) -> str:
     """What `auto` chooses and what was measured; the chosen one stands in bold."""
     rows = [row for row in results.load(folder / f"sweep_{device}.csv")
@@ -205,6 +216,8 @@ TABLES: Tables = {
     "issue": issue,
     "step_cpu": lambda folder: steps(folder, "cpu"),
     "step_cuda": lambda folder: steps(folder, "cuda"),
+    "train_cpu": lambda folder: training(folder, "cpu"),
+    "train_cuda": lambda folder: training(folder, "cuda"),
     "sweep_cpu": lambda folder: sweeps(folder, "cpu"),
     "sweep_cuda": lambda folder: sweeps(folder, "cuda"),
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import report, results
+from benchmarks import report, results, train
 from benchmarks.cases import Case
 from benchmarks.memory import Memory
 
@@ -88,3 +88,15 @@ def test_compile_and_issue_tables_put_compilers_side_by_side(tmp_path):
     issue = report.TABLES["issue"](tmp_path)
     assert "| 1,024 |  | `_k` | 1,980 | 1,980 |" in issue
     assert "| 1,024 | 264 | all | 1,980; 2.0 us | 1,980; 2.0 us |" in issue
+
+
+def test_the_trainers_steps_are_told_as_ratios(tmp_path):
+    shared = dict.fromkeys(train.COLUMNS, "") | {"student": "2.9 %", "parameters": "35173"}
+    eager = shared | {"mode": "eager", "data": "loader", "steps_per_second": "40.123"}
+    eager |= {"ratio_p20": "1", "ratio_p50": "1", "ratio_p80": "1"}
+    graph = eager | {"mode": "cuda_graphs", "steps_per_second": "400.3", "ratio_p20": "9.5",
+                     "ratio_p50": "10.2", "ratio_p80": "11"}  # fmt: skip
+    results.write(tmp_path / "train_cuda.csv", train.COLUMNS, [eager, graph])
+    lines = report.training(tmp_path, "cuda").splitlines()
+    assert lines[-1].endswith("| cuda_graphs | loader | 400 | 10.2 (9.5 to 11) |")
+    assert "| 35,173 |" in lines[-2] and "| 40.1 | 1 (1 to 1) |" in lines[-2]
