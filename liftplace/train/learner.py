@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from liftplace.errors import UsageError
-from liftplace.train.capture import Captured, check_capture
+from liftplace.train.capture import check_capture
 from liftplace.train.config import RunConfig
 from liftplace.train.features import NOTHING, Answer, FeatureMatch, Trainee
 from liftplace.train.objective import Objective
 from liftplace.train.optimizer import fuse, new_average, new_optimizer, new_schedule
 from liftplace.train.process import NoiseProcess, NoisyBatch
+from liftplace.train.recorded import RecordedGradient
 from liftplace.train.result import save_pipeline
 from liftplace.train.shares import gradient_shares
 from liftplace.train.variance import VariationalTerm
@@ -91,7 +92,11 @@ class Learner:
         )
         self._take_up_weights()
         self._ranks = torch.distributed.group.WORLD if accelerator.num_processes > 1 else None
-        self._captured = Captured(self._fresh_gradient) if self._cuda_graphs else None
+        self._recorded = None
+        if self._cuda_graphs:
+            self._recorded = RecordedGradient(
+                self._add_gradient, self.parameters, self.objective.is_scheduled
+            )
         self._names: list[str] = []
         self._terms: Tensor | None = None  # (names,), float32, added up over the step's batches
         self._shares: dict[str, Tensor] = {}
@@ -147,11 +152,11 @@ class Learner:
         """
         self._trained.train()
         self._accelerator.sync_gradients = last  # DeepSpeed steps in the backward pass
-        if self._captured is None:
+        if self._recorded is None:
             with nullcontext() if last else self._accelerator.no_sync(self._trained):
                 values = self._add_gradient(batch, teacher, share, progress)
         else:
-            values = self._replay(batch, teacher, share, last, progress)
+            values = self._recorded(batch, teacher, share, last, progress)
         part = values * share
         self._terms = part if self._terms is None else self._terms + part
 
@@ -164,36 +169,6 @@ class Learner:
         self._accelerator.backward(terms["loss"] * share)
         self._names = list(terms)
         return torch.stack([value.detach().float() for value in terms.values()])
-
-    def _fresh_gradient(
-        self, batch: dict, teacher: tuple | None, share: float, progress: float | Tensor
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """The terms, and the gradient of this batch alone: what a CUDA graph is recorded of."""
-        for weight in self.parameters:
-            weight.grad = None
-        answer = None if teacher is None else Answer(teacher[0], features=teacher[1])
-        values = self._add_gradient(NoisyBatch(**batch), answer, share, progress)
-        return values, [weight.grad for weight in self.parameters]
-
-    def _replay(
-        self, batch: NoisyBatch, teacher: Answer | None, share: float, last: bool, progress: float
-    ) -> Tensor:
-        """As `_add_gradient`, by the CUDA graph."""
-        before = [weight.grad for weight in self.parameters]
-        answered = None if teacher is None else (teacher.output, dict(teacher.features))
-        if self.objective.is_scheduled:
-            progress = torch.full((), progress, device=self._accelerator.device)
-        else:
-            progress = 0.0  # the same at every step
-        values, fresh = self._captured(vars(batch), answered, share, progress)
-        for weight, old, new in zip(self.parameters, before, fresh, strict=True):
-            if old is not None and new is not None:
-                weight.grad = old.add_(new)
-            elif new is not None:  # the graph's own memory, which its next replay overwrites
-                weight.grad = new if last else new.clone()
-            else:
-                weight.grad = old
-        return values
 
     def share_out(
         self, batch: NoisyBatch, teacher: Answer | None, *, progress: float = 0.0, seed: int = 0

@@ -49,7 +49,7 @@ def test_update_follows_adamw(batch):
     trained = learner(use_ema=False, lr_scheduler="constant", max_grad_norm=0.0)
     by_hand = tiny_unet(seed=1).train()
     optimizer = torch.optim.AdamW(
-        by_hand.parameters(), lr=1e-2, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
+        by_hand.parameters(), lr=1e-2, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8, fused=True
     )
     for step in (1, 2):
         trained.accumulate(batch, None)

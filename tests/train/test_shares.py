@@ -33,8 +33,12 @@ def prepared(tmp_path, **changes):
 def test_shares_are_those_of_gradients_taken_by_hand(tmp_path, batch, answer):
     learner = prepared(tmp_path, kd_weight=0.7, weight=0.3)
     learner.share_out(batch, answer, seed=SEED)
+    weights = [weight.detach().clone() for weight in learner.parameters]
+    learner.accumulate(batch, answer)
     found = learner.update(1)
 
+    for weight, before in zip(learner.parameters, weights, strict=True):
+        weight.data.copy_(before)
     torch.manual_seed(SEED)
     output = predict(learner.model.train(), batch.noisy, batch.timesteps)
     teacher = answer.output
