@@ -11,7 +11,7 @@ from benchmarks import results
 from benchmarks.study.grid import LABELS
 from benchmarks.study.rows import StudyFiles
 from benchmarks.study.statistics import Estimate, geometric_mean, mean, paired_ratio
-from benchmarks.study.studies import FASHION_PREFIX, METHODS
+from benchmarks.study.studies import FASHION_PREFIX, METHODS, STUDIES
 
 ORDER = tuple(METHODS)  # of lines
 DEFAULT = "LIFT+PLACE"
@@ -70,6 +70,9 @@ def find(folder: Path) -> list[Results]:
 def load(folder: Path, name: str, device: str) -> Results:
     files = StudyFiles(folder, name, device)
     rows, timesteps = (_read(path) for path in (files.rows_path, files.timesteps_path))
+    declared = STUDIES[name].variants if name in STUDIES else ()
+    place = {variant: number for number, variant in enumerate(declared)}
+    rows.sort(key=lambda row: place.get(row["variant"], len(place)))
     return Results(name, device, files, rows, timesteps)
 
 

@@ -87,7 +87,6 @@ STUDIES = {
             "groups of 4": {"group_size": 4},
             "groups of 64": {"group_size": 64},
             "LIFT: a whole row": {"loss": "lift"},
-            "scope sample": {"scope": "sample"},
             "coarse only": {"terms": "coarse"},
             "fine only": {"terms": "fine"},
             "w = 1": {"weight": 1.0},

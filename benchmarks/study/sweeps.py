@@ -53,7 +53,7 @@ def save_stability(path: Path, *, rows: list[Row], title: str) -> None:
     fit_y(grid[0], logarithmic=True)
     grid[1].set_ylim(-0.05, 1.05)
     grid[2].set_yscale("symlog", linthresh=1)
-    grid[2].set_ylim(bottom=-0.3)
+    grid[2].set_ylim(-0.3, max(1.0, grid[2].get_ylim()[1]))
     grid[2].yaxis.set_major_formatter("{x:g}")
     dress(grid[0], f"{title}: every seed, and the median", "", FD)
     dress(grid[1], "", "", "share of seeds diverged")

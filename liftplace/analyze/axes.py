@@ -47,7 +47,8 @@ def set_log(axes: Axes, which: str = "y") -> None:
     getattr(axes, f"set_{which}scale")("log", nonpositive="mask")
     axis: Axis = getattr(axes, f"{which}axis")
     low, high = sorted(axis.get_view_interval())
-    labelled = (1, 2, 3, 5) if high < 30 * low else (1, 3) if high < 1000 * low else (1,)
+    steps = {4: range(1, 10), 30: (1, 2, 3, 5), 1000: (1, 3), math.inf: (1,)}  # by the range
+    labelled = next(subs for most, subs in steps.items() if high < most * low)
     axis.set_major_locator(LogLocator(subs=labelled))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -120,3 +120,11 @@ def test_seeds_under_way_are_told():
     assert reading.seeds_of(rows, ("student",)) == "3 seeds"
     rows.append(row("capacity", "no KD"))
     assert reading.seeds_of(rows, ("student",)) == "1 to 3 seeds"
+
+
+def test_variants_stand_in_the_order_of_their_study(tmp_path):
+    names = ["l2", "groups of 4", "output KD", "LIFT+PLACE", "of another time"]
+    study = load(tmp_path, [row("ablation", "LIFT+PLACE", variant=name) for name in names])
+    assert [each["variant"] for each in study.rows] == [
+        "output KD", "LIFT+PLACE", "groups of 4", "l2", "of another time"
+    ]  # fmt: skip
