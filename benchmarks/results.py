@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +71,20 @@ def rows(
 
 def save(path: Path, fresh: list[dict]) -> None:
     """Put `fresh` in place of what the file held for the same cases and implementations."""
-    fresh = [{key: _text(row[key]) for key in COLUMNS} for row in fresh]
-    replaced = {_contender(row) for row in fresh}
-    write(path, COLUMNS, [row for row in load(path) if _contender(row) not in replaced] + fresh)
+    replace(path, COLUMNS, (*CASE, "implementation"), fresh)
 
 
-def _contender(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(row[key] for key in (*CASE, "implementation"))
+def replace(
+    path: Path, columns: Sequence[str], identity: Sequence[str], fresh: Iterable[dict]
+) -> None:
+    """Put `fresh` in place of the file's rows that have the same in the columns `identity`."""
+
+    def key(row: dict[str, str]) -> tuple[str, ...]:
+        return tuple(row[name] for name in identity)
+
+    texts = [{name: _text(row[name]) for name in columns} for row in fresh]
+    replaced = {key(row) for row in texts}
+    write(path, columns, [row for row in load(path) if key(row) not in replaced] + texts)
 
 
 def save_launches(path: Path, key: dict[str, str], launches: dict[str, int]) -> None:

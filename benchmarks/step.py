@@ -63,7 +63,7 @@ def main(options: argparse.Namespace) -> int:
     for model in options.models:
         for precision in precisions:
             rows, skipped = measure(model, precision, where, options)
-            _save(path, rows)
+            results.replace(path, COLUMNS, _RUN, rows)
             print(table(rows) + "\n")
             print("".join(f"not measured: {name}: {why}\n" for name, why in skipped.items()))
     print(f"{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
@@ -254,14 +254,6 @@ def _row(shared: dict, loss: str, mode: str, _: str, samples: list[dict[str, flo
         shares = np.percentile(inside / step, (20, 50, 80))
         row |= dict(zip(("share_p20", "share_p50", "share_p80"), shares, strict=True))
     return row
-
-
-def _save(path, rows: list[dict]) -> None:
-    """Put `rows` in place of what the file held for the same runs."""
-    replaced = {tuple(str(row[key]) for key in _RUN) for row in rows}
-    kept = [row for row in results.load(path)
-            if tuple(row[key] for key in _RUN) not in replaced]  # fmt: skip
-    results.write(path, COLUMNS, kept + rows)
 
 
 def table(rows: list[dict]) -> str:

@@ -51,7 +51,7 @@ def main(options: argparse.Namespace) -> int:
     path = options.out / f"train_{options.device}.csv"
     for student in options.students:
         rows, skipped = measure(student, where, options)
-        _save(path, rows)
+        results.replace(path, COLUMNS, _RUN, rows)
         print(table(rows) + "\n")
         print("".join(f"not measured: {name}: {why}\n" for name, why in skipped.items()))
     print(f"{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
@@ -168,14 +168,6 @@ def _row(shared: dict, mode: str, data: str, ms: np.ndarray, baseline: np.ndarra
     row["steps_per_second"] = 1e3 / row["ms_p50"]
     ratios = np.percentile(baseline / ms, (20, 50, 80))
     return row | dict(zip(("ratio_p20", "ratio_p50", "ratio_p80"), ratios, strict=True))
-
-
-def _save(path, rows: list[dict]) -> None:
-    """Put `rows` in place of what the file held for the same runs."""
-    replaced = {tuple(str(row[key]) for key in _RUN) for row in rows}
-    kept = [row for row in results.load(path)
-            if tuple(row[key] for key in _RUN) not in replaced]  # fmt: skip
-    results.write(path, COLUMNS, kept + rows)
 
 
 def table(rows: list[dict]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import load, write
+from benchmarks.results import load, replace
 from benchmarks.study.grid import LABELS, Cell
 
 COLUMNS = (
@@ -45,13 +45,11 @@ class StudyFiles:
         """Rows of cells that the files do not hold; each file is written whole or not at all."""
         # Timesteps first: a cell is known by its row.
         for path, columns, fresh in (
-            (self.timesteps_path, TIMESTEP_COLUMNS, list(timesteps)),
-            (self.rows_path, COLUMNS, list(rows)),
+            (self.timesteps_path, TIMESTEP_COLUMNS, timesteps),
+            (self.rows_path, COLUMNS, rows),
         ):
-            hashes = {row["hash"] for row in fresh}
-            kept = [row for row in load(path) if row["hash"] not in hashes]
             filled = [{name: row.get(name, "") for name in columns} for row in fresh]
-            write(path, columns, kept + filled)
+            replace(path, columns, ("hash",), filled)
 
     def picture(self, cell_hash: str, step: int | str) -> Path:
         return self.samples_folder / f"{cell_hash}-{step}.png"
