@@ -76,7 +76,7 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
     Returns:
         One for each cell and stage.
     """
-    config = replace(_config(cells[0], folder), cuda_graphs=device == "cuda")
+    config = _config(cells[0], folder, device)
     teacher = _teacher(config.pretrained_teacher_name_or_path, device)
     judge = _judge(config.pretrained_teacher_name_or_path, config.dataset_name, device)
     found = []
@@ -85,7 +85,7 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
         if kept.exists():
             found += [Scored.of(each) for each in json.loads(kept.read_text())]
             continue
-        learners = [_learner(cell, teacher, stage) for cell in cells]
+        learners = [_learner(cell, teacher, stage, device) for cell in cells]
         failed = fit(
             learners,
             dataset=load_dataset(config.dataset_name, resolution=judge.resolution, split="train"),
@@ -107,13 +107,15 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
     return found
 
 
-def _config(cell: Cell, folder: Path) -> DistillConfig:
+def _config(cell: Cell, folder: Path, device: str) -> DistillConfig:
+    """Of the run, and of each of its learners: either is recorded where there is a GPU."""
     known = {field.name for field in fields(DistillConfig)}
     given = {name: value for name, value in cell.settings.items() if name in known}
     given["pretrained_teacher_name_or_path"] = str(ROOT / given["pretrained_teacher_name_or_path"])
     return DistillConfig(
-        **given, output_dir=str(folder), logging_steps=1, report_to="none", mixed_precision="no"
-    )
+        **given, output_dir=str(folder), logging_steps=1, report_to="none", mixed_precision="no",
+        cuda_graphs=device == "cuda",
+    )  # fmt: skip
 
 
 def _checkpoints(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -128,8 +130,8 @@ def _checkpoints(cell: Cell, folder: Path) -> dict[str, Any]:
     }
 
 
-def _learner(cell: Cell, teacher: LoadedModel, stage: int) -> Learner:
-    config = replace(_config(cell, Path(cell.hash)), max_train_steps=stage)
+def _learner(cell: Cell, teacher: LoadedModel, stage: int, device: str) -> Learner:
+    config = replace(_config(cell, Path(cell.hash), device), max_train_steps=stage)
     if "prune" in cell.settings:
         prune = PruneConfig(
             **cell.settings["prune"], random_init=cell.settings["random_init"], seed=cell.seed

@@ -6,12 +6,15 @@ from PIL import Image
 from benchmarks.__main__ import parse
 from benchmarks.study import grid, together
 from benchmarks.study import main as run_study
+from benchmarks.study import train as train_module
 from benchmarks.study.grid import Cell, Study
 from benchmarks.study.rows import StudyFiles
 from benchmarks.study.studies import DIGITS, STUDIES, TEACHERS
 from benchmarks.study.train import _judge, of_training, save_picture, spikes, train
+from liftplace.demo.experiment import TEACHER
 from liftplace.errors import UsageError
 from liftplace.students.shrink import shrink
+from liftplace.train.models import load_model
 
 FEW = {"num_samples": 16, "num_inference_steps": 2, "num_error_images": 4, "num_timesteps": 2}
 LABELS = {"teacher": "T", "student": "S", "initialisation": "random", "method": "m", "variant": ""}
@@ -73,6 +76,15 @@ def test_task_error_of_a_student_that_answers_nothing_is_one():
     torch.nn.init.zeros_(model.conv_out.weight)
     torch.nn.init.zeros_(model.conv_out.bias)
     assert judge._task_error(model) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_students_are_recorded_on_a_gpu(monkeypatch, device):
+    configs = []
+    monkeypatch.setattr(train_module, "learner_of", lambda config, *_, **__: configs.append(config))
+    one = cell()
+    train_module._learner(one, load_model(TEACHER), 2, device)
+    assert [config.cuda_graphs for config in configs] == [device == "cuda"]
 
 
 def test_spikes_are_counted_against_the_median_before():
