@@ -115,8 +115,9 @@ def keep(files: StudyFiles, scored, where: dict[str, str]) -> None:
     from benchmarks.study.train import save_picture
 
     for each in scored:
-        if each.samples is not None:
-            save_picture(each.samples, files.picture(each.row["hash"], each.row["step"]))
+        paths = {"student": files.picture(each.row), "teacher": files.teacher_picture(each.row)}
+        for name, samples in each.pictures.items():
+            save_picture(samples, paths[name])
     files.add(
         [where | each.row for each in scored],
         [line for each in scored for line in each.timesteps],

@@ -1,6 +1,7 @@
 """The files of a study."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,14 @@ class StudyFiles:
             filled = [{name: row.get(name, "") for name in columns} for row in fresh]
             replace(path, columns, ("hash",), filled)
 
-    def picture(self, cell_hash: str, step: int | str) -> Path:
-        return self.samples_folder / f"{cell_hash}-{step}.png"
+    def picture(self, row: Mapping[str, Any]) -> Path:
+        """Of the row's samples."""
+        return self.samples_folder / f"{row['hash']}-{row['step']}.png"
+
+    def teacher_picture(self, row: Mapping[str, Any]) -> Path:
+        """Of its teacher's, from the same noise: one for all studies."""
+        weights = json.loads(row["settings"])["teacher_sha256"]
+        return self.folder / f"study_teachers_{self.device}" / f"{weights}.png"
 
     def borrow(self, cells: Sequence[Cell]) -> list[Cell]:
         """Take over what other studies have found of these cells; gives the cells they have not."""
@@ -76,9 +83,9 @@ class StudyFiles:
                 relabelled, [row for row in load(other.timesteps_path) if row["hash"] in taken]
             )
             for row in rows:
-                picture = other.picture(row["hash"], row["step"])
+                picture = other.picture(row)
                 if picture.exists():
-                    own = self.picture(row["hash"], row["step"])
+                    own = self.picture(row)
                     own.parent.mkdir(parents=True, exist_ok=True)
                     own.write_bytes(picture.read_bytes())
         return list(wanted.values())

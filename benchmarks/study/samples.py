@@ -16,14 +16,19 @@ Sheet = dict[str, dict[str, Path]]
 
 
 def sheet(rows: list[Row], axes: tuple[str, ...], files: StudyFiles) -> Sheet:
-    """{name: {column: picture}} of the cells that have one; where several have, the first."""
-    found: Sheet = {name: {} for name in reading.lines(rows)}
+    """{name: {column: picture}} of the cells that have one; where several have, the first.
+
+    The teacher's come first."""
+    found: Sheet = {name: {} for name in ("teacher", *reading.lines(rows))}
     for column, of_column in reading.columns(rows, axes).items():
-        for name, group in reading.lines(of_column).items():
-            pictures = (files.picture(row["hash"], row["step"]) for row in group)
+        teachers = {"teacher": map(files.teacher_picture, of_column)}
+        of_lines = {name: map(files.picture, group)
+                    for name, group in reading.lines(of_column).items()}  # fmt: skip
+        for name, pictures in (teachers | of_lines).items():
             if path := next(filter(Path.exists, pictures), None):
                 found[name][column] = path
-    return {name: cells for name, cells in found.items() if cells}
+    students = any(cells for name, cells in found.items() if name != "teacher")
+    return {name: cells for name, cells in found.items() if cells and students}
 
 
 def save_sheet(found: Sheet, path: Path, *, title: str) -> None:

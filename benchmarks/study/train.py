@@ -41,23 +41,29 @@ WINDOW = 51  # steps of that median
 
 @dataclass(frozen=True)
 class Scored:
-    """A cell after one of its stages: a row, its rows by timestep, and (SHOWN, ...) samples."""
+    """A cell after one of its stages.
+
+    Attributes:
+        row, timesteps: as the files of a study have them.
+        pictures: (SHOWN, ...) samples of the "student" and, from the same noise, of the "teacher";
+            empty where none are to be kept.
+    """
 
     row: dict[str, Any]
     timesteps: list[dict[str, Any]]
-    samples: Tensor | None
+    pictures: dict[str, Tensor]
 
     @classmethod
     def of(cls, kept: dict) -> "Scored":
         """From what `_keep` wrote."""
-        samples = kept["samples"]
-        return cls(**kept | {"samples": None if samples is None else torch.tensor(samples)})
+        pictures = {name: torch.tensor(values) for name, values in kept["pictures"].items()}
+        return cls(**kept | {"pictures": pictures})
 
 
 def _keep(scored: list[Scored], path: Path) -> None:
     """Write a stage's results, so that a run that was stopped does not score it again."""
     lists = [
-        vars(each) | {"samples": None if each.samples is None else each.samples.tolist()}
+        vars(each) | {"pictures": {name: made.tolist() for name, made in each.pictures.items()}}
         for each in scored
     ]
     partial = path.with_suffix(".partial")
@@ -232,11 +238,11 @@ class _Judge:
             "settings": json.dumps(dict(cell.settings), sort_keys=True, default=list), **seen,
         }  # fmt: skip
         if failed:
-            return Scored(row, [], None)
+            return Scored(row, [], {})
         samples = self._sample(model)
         task_error = self._task_error(model)
         if not samples.isfinite().all() or not np.isfinite(task_error):
-            return Scored(row, [], None)
+            return Scored(row, [], {})
         scores = self.referee.score(samples)
         errors = measure_errors(
             {"student": model}, self.teacher, self.process, self.images, numbers=self.numbers,
@@ -250,8 +256,9 @@ class _Judge:
             "task_error": task_error,
             "teacher_error": (errors.total.sum() / errors.power.sum()).item(),
         }  # fmt: skip
-        shown = samples[:SHOWN] if cell.phase == "confirm" and cell.seed == 0 else None
-        return Scored(row, _by_timestep(cell, stage, errors), shown)
+        shown = {"student": samples[:SHOWN], "teacher": self.samples[:SHOWN]}
+        is_shown = cell.phase == "confirm" and cell.seed == 0
+        return Scored(row, _by_timestep(cell, stage, errors), shown if is_shown else {})
 
     @torch.no_grad()
     def _task_error(self, model: nn.Module) -> float:

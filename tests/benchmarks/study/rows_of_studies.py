@@ -35,7 +35,7 @@ def row(
         "kid": fd / 100, "kid_floor": -0.017, "kid_teacher": 0.26, "pixel_error": 0.3,
         "task_error": 0.1, "teacher_error": 0.05, "spikes": 0, "weight": "", "coarse_share": "",
         "fine_share": "", "parameters": round(share * TEACHER), "share": share, "macs": 1_000_000,
-        "settings": "{}",
+        "settings": '{"teacher_sha256": "0123"}',
     } | given  # fmt: skip
     if made["status"] == "not finite":
         made |= {"fd": "", "kid": "", "pixel_error": ""}
@@ -53,7 +53,7 @@ def save(folder: Path, rows: list[dict], timesteps: list[dict] = (), pictures: b
     files.add(rows, timesteps)
     for number, each in enumerate(rows if pictures else ()):
         if each["phase"] == "confirm":
-            path = files.picture(each["hash"], each["step"])
+            path = files.picture(each)
             path.parent.mkdir(exist_ok=True)
             pixels = np.full((16, 128), 30 * (number % 8), np.uint8)
             Image.fromarray(pixels).save(path)

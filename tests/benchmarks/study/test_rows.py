@@ -31,13 +31,14 @@ def test_what_another_study_has_found_is_taken_over_with_its_picture(tmp_path):
     other, files = StudyFiles(tmp_path, "other", "cpu"), StudyFiles(tmp_path, "one", "cpu")
     theirs = cell("other", 0, variant="theirs")
     other.add([row(theirs)], [{"hash": theirs.hash, "step": 1, "slope": 0.5}])
-    other.picture(theirs.hash, 1).parent.mkdir()
-    other.picture(theirs.hash, 1).write_bytes(b"a picture")
+    picture = other.picture(row(theirs))
+    picture.parent.mkdir()
+    picture.write_bytes(b"a picture")
     same, new = cell("one", 0), cell("one", 1)
     assert files.borrow([same, new]) == [new]
     (taken,) = files.rows()
     assert (taken["study"], taken["variant"], taken["fd"]) == ("one", "", "12.5")
-    assert files.picture(same.hash, 1).read_bytes() == b"a picture"
+    assert files.picture(taken).read_bytes() == b"a picture"
     assert "0.5" in files.timesteps_path.read_text()
     assert other.rows()[0]["variant"] == "theirs"
 

@@ -16,12 +16,16 @@ def test_every_picture_stands_in_its_row_and_column(tmp_path):
     files.samples_folder.mkdir()
     for each in rows:
         if each["seed"] == 0 and (each["method"], each["student"]) != ("LIFT", "2 %"):
-            files.picture(each["hash"], each["step"]).write_bytes(b"")
+            files.picture(each).write_bytes(b"")
+    teacher = files.teacher_picture(rows[0])
+    teacher.parent.mkdir()
+    teacher.write_bytes(b"")
     (study,) = reading.find(tmp_path)
     found = samples.sheet(study.rows, study.axes, study.files)
-    wanted = {(each["method"], each["student"]): files.picture(each["hash"], each["step"])
+    wanted = {(each["method"], each["student"]): files.picture(each)
               for each in rows if each["seed"] == 0}  # fmt: skip
     assert found == {
+        "teacher": {"10 %": teacher, "2 %": teacher},
         "no KD": {name: wanted["no KD", name] for name in ("10 %", "2 %")},
         "LIFT": {"10 %": wanted["LIFT", "10 %"]},
     }
