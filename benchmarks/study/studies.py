@@ -26,8 +26,16 @@ def teacher(folder: str) -> Settings:
     return {"pretrained_teacher_name_or_path": folder, "teacher_sha256": digest}
 
 
-TEACHERS = {"1.2 M": teacher("liftplace/demo/teacher")}
-TEACHER = {"1.2 M": TEACHERS["1.2 M"]}
+TEACHER = {"1.2 M": teacher("liftplace/demo/teacher")}
+TEACHERS = {
+    **TEACHER,
+    "0.3 M": teacher("benchmarks/teachers/small"),
+    "0.1 M": teacher("benchmarks/teachers/tiny"),
+}
+PREDICTIONS = {
+    "v, cosine schedule": TEACHER["1.2 M"],
+    "noise, linear schedule": teacher("benchmarks/teachers/noise"),  # as the paper's DDPMs
+}
 SIZES = {
     "31 %": {"student_block_out_channels": (32, 32, 32)},
     "10 %": {"student_block_out_channels": (16, 20, 20)},
@@ -121,13 +129,17 @@ STUDIES = {
     ),
     "teacher_size": Study(
         question="Does a larger teacher teach a tiny student better or worse?",
-        base=DIGITS, teachers=TEACHERS, students=TINY, methods=FOUR, rates=(1e-2, 3e-2),
+        base=DIGITS, teachers=TEACHERS, students=TINY, methods=FOUR, rates=(3e-3, 1e-2),
+    ),
+    "prediction": Study(
+        question="Does it matter what the teacher predicts?",
+        base=DIGITS, teachers=PREDICTIONS, students=TINY, methods=FOUR, rates=(3e-3, 1e-2),
     ),
     "long": Study(
         question="Does the order change with the number of steps?",
         base={**DIGITS, "lr_scheduler": "constant_with_warmup"},
         teachers=TEACHER, students=TINY, methods=FOUR,
-        rates=(1e-3, 3e-3), search=False, stages=(500, 1000, 2000, 4000, 8000),
+        rates=(3e-3, 1e-2), search=False, stages=(500, 1000, 2000, 4000, 8000),
     ),
     "fashion_capacity": Study(
         question="Who wins at which size of the student? Fashion-MNIST.",
