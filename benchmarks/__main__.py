@@ -6,6 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.environment import check_device
+from liftplace.errors import UsageError
+
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 IMPLEMENTATIONS = ("torch", "native", "triton", "cuda", "compile", "compile-max-autotune", "mse",
@@ -98,7 +101,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    return importlib.import_module(f"benchmarks.{options.command}").main(options)
+    try:
+        check_device(getattr(options, "device", "cpu"))
+        return importlib.import_module(f"benchmarks.{options.command}").main(options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def _common(command: argparse.ArgumentParser, repeats: int) -> None:

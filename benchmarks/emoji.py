@@ -9,7 +9,6 @@ flags are near-duplicates, so the two resemble each other more than two draws of
 
 import argparse
 import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,11 +23,7 @@ INSTALL = "pip install fonttools pillow"
 
 
 def main(options: argparse.Namespace) -> int:
-    try:
-        counts = write(options.fonts, options.out, options.resolution)
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return 2
+    counts = write(options.fonts, options.out, options.resolution)
     print(f"{options.out}: {counts['train']} pictures in train, {counts['test']} in test")
     return 0
 

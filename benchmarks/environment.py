@@ -8,9 +8,17 @@ from pathlib import Path
 
 import torch
 
+from liftplace.errors import UsageError
+
 _ROOT = Path(__file__).parents[1]
 # What a run itself writes does not make the code it measures another.
 _RESULTS = (":!benchmarks/results", ":!docs")
+
+
+def check_device(device: str) -> None:
+    """Raises UsageError where "cuda" is asked for and not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu")
 
 
 def environment(device: str, named: str | None = None) -> dict[str, str]:

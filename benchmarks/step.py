@@ -22,6 +22,7 @@ from tqdm import tqdm
 from benchmarks import naive, results, timing
 from benchmarks.environment import environment
 from liftplace import place_loss
+from liftplace.errors import UsageError
 
 COLUMNS = (
     "date", "device", "driver", "torch", "triton", "commit", "threads", "model", "parameters",
@@ -51,11 +52,7 @@ class Problem:
 
 def main(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("diffusers") is None:
-        print("the students come from diffusers: run `pip install diffusers`", file=sys.stderr)
-        return 2
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("--device cuda: torch finds no CUDA device here; use --device cpu", file=sys.stderr)
-        return 2
+        raise UsageError("the students come from diffusers: run `pip install diffusers`")
     torch.set_num_threads(options.threads)
     where = environment(options.device, options.commit) | {"threads": str(options.threads)}
     path = options.out / f"step_{options.device}.csv"

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from benchmarks import results, timing
 from benchmarks.environment import environment
+from liftplace.errors import UsageError
 
 COLUMNS = (
     "date", "device", "driver", "torch", "triton", "commit", "threads", "student", "parameters",
@@ -40,12 +41,7 @@ FOREVER = 10**9  # steps: no run ends while it is timed
 
 def main(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("diffusers") is None:
-        print('the trainer needs more packages: run `pip install "liftplace[demo]"`',
-              file=sys.stderr)  # fmt: skip
-        return 2
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("--device cuda: torch finds no CUDA device here; use --device cpu", file=sys.stderr)
-        return 2
+        raise UsageError('the trainer needs more packages: run `pip install "liftplace[demo]"`')
     torch.set_num_threads(options.threads)
     where = environment(options.device, options.commit) | {"threads": str(options.threads)}
     path = options.out / f"train_{options.device}.csv"

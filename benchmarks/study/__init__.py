@@ -3,7 +3,6 @@
 import argparse
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -25,14 +24,10 @@ COMPARED = ("status", "fd", "kid", "pixel_error", "task_error", "teacher_error")
 
 
 def main(options: argparse.Namespace) -> int:
-    try:
-        if options.cell is not None:
-            return repeat(options)
-        for name in options.names:
-            run(name, options)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.cell is not None:
+        return repeat(options)
+    for name in options.names:
+        run(name, options)
     return 0
 
 

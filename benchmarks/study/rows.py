@@ -65,27 +65,29 @@ class StudyFiles:
         """Take over what other studies have found of these cells; gives the cells they have not."""
         wanted = {cell.hash: cell for cell in cells}
         for path in sorted(self.folder.glob(f"study_*_{self.device}.csv")):
-            if path == self.rows_path or not wanted:
-                continue
-            rows = [row for row in load(path) if row["hash"] in wanted]
-            if not rows:
-                continue
             name = path.stem.removeprefix("study_").removesuffix(f"_{self.device}")
-            other = StudyFiles(self.folder, name, self.device)
-            taken = {row["hash"]: wanted.pop(row["hash"]) for row in rows if row["hash"] in wanted}
-            relabelled = [
-                row | dict(taken[row["hash"]].labels) | {
-                    "study": taken[row["hash"]].study, "phase": taken[row["hash"]].phase
-                }
-                for row in rows
-            ]  # fmt: skip
-            self.add(
-                relabelled, [row for row in load(other.timesteps_path) if row["hash"] in taken]
-            )
-            for row in rows:
-                picture = other.picture(row)
-                if picture.exists():
-                    own = self.picture(row)
-                    own.parent.mkdir(parents=True, exist_ok=True)
-                    own.write_bytes(picture.read_bytes())
+            if path != self.rows_path and wanted:
+                taken = self._take(StudyFiles(self.folder, name, self.device), wanted)
+                wanted = {hash_: cell for hash_, cell in wanted.items() if hash_ not in taken}
         return list(wanted.values())
+
+    def _take(self, other: "StudyFiles", wanted: Mapping[str, Cell]) -> set[str]:
+        """Copy the other's rows and pictures of these cells, by hash; gives the hashes it has."""
+        rows = [row for row in other.rows() if row["hash"] in wanted]
+        if not rows:
+            return set()
+        taken = {row["hash"] for row in rows}
+        self.add(
+            [row | _own_columns(wanted[row["hash"]]) for row in rows],
+            [row for row in load(other.timesteps_path) if row["hash"] in taken],
+        )
+        for row in rows:
+            if (picture := other.picture(row)).exists():
+                self.samples_folder.mkdir(parents=True, exist_ok=True)
+                self.picture(row).write_bytes(picture.read_bytes())
+        return taken
+
+
+def _own_columns(cell: Cell) -> dict[str, str]:
+    """What a row says of the study that it is in."""
+    return {**cell.labels, "study": cell.study, "phase": cell.phase}

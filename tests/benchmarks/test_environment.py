@@ -2,9 +2,11 @@
 
 import re
 
+import pytest
 import torch
 
 from benchmarks import environment
+from benchmarks.__main__ import main
 
 
 def test_environment_of_a_cpu_run():
@@ -31,3 +33,12 @@ def test_commit_marks_a_changed_tree(tmp_path, monkeypatch):
     assert re.fullmatch("[0-9a-f]{12}", environment.commit())
     (tmp_path / "file.py").write_text("2")
     assert re.fullmatch(r"[0-9a-f]{12}\+dirty", environment.commit())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", [["ops"], ["step"], ["train"], ["sweep"], ["study", "long"]])
+def test_a_gpu_that_is_not_there_is_told_in_a_line(command, capsys):
+    assert main([*command, "--device", "cuda"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --device cuda: torch finds no CUDA device here; use --device cpu\n"
+    )

@@ -3,9 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.__main__ import parse
+from benchmarks.__main__ import main
 from benchmarks.study import grid, together
-from benchmarks.study import main as run_study
 from benchmarks.study import train as train_module
 from benchmarks.study.grid import Cell, Study
 from benchmarks.study.rows import StudyFiles
@@ -134,7 +133,7 @@ def study(monkeypatch):
 
 def options(tmp_path, *more):
     folders = ["--out", str(tmp_path / "out"), "--work_dir", str(tmp_path / "work")]
-    return parse(["study", "tiny", "--commit", "abc", *folders, *more])
+    return ["study", "tiny", "--commit", "abc", *folders, *more]
 
 
 def test_a_row_can_be_trained_again(tmp_path, study, capsys):
@@ -143,15 +142,15 @@ def test_a_row_can_be_trained_again(tmp_path, study, capsys):
     files = StudyFiles(tmp_path / "out", "tiny", "cpu")
     files.add([scored.row], scored.timesteps)
     before = files.rows_path.read_bytes()
-    assert run_study(options(tmp_path, "--cell", first.hash)) == 0
+    assert main(options(tmp_path, "--cell", first.hash)) == 0
     lines = capsys.readouterr().out.splitlines()[-2:]
     assert lines[0].split()[2:] == lines[1].split()[1:]  # the row's numbers, and those found now
     assert files.rows_path.read_bytes() == before
-    assert run_study(options(tmp_path, "--cell", "nowhere")) == 2
+    assert main(options(tmp_path, "--cell", "nowhere")) == 2
 
 
 def test_no_time_left_starts_nothing(tmp_path, study, capsys):
-    assert run_study(options(tmp_path, "--minutes", "0")) == 0
+    assert main(options(tmp_path, "--minutes", "0")) == 0
     assert "6 cells or more are left" in capsys.readouterr().out  # two rates, three seeds
     assert not (tmp_path / "out").exists()
 
@@ -164,5 +163,5 @@ def test_no_time_left_starts_nothing(tmp_path, study, capsys):
     ],
 )
 def test_what_is_not_there_is_told(study, capsys, names, message):
-    assert run_study(parse(["study", *names])) == 2
+    assert main(["study", *names]) == 2
     assert message in capsys.readouterr().err
