@@ -20,6 +20,7 @@ from benchmarks.study.rows import StudyFiles
 from benchmarks.study.studies import STUDIES
 from liftplace.errors import UsageError
 
+POLL = 30.0  # seconds between looks at stages of cells that go on
 COMPARED = ("status", "fd", "kid", "pixel_error", "task_error", "teacher_error")
 
 
@@ -62,12 +63,15 @@ def run(name: str, options: argparse.Namespace) -> None:
                     running[pool.submit(_train, cells, folder, options.device)] = cells
                 if not running:
                     break
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    cells = running.pop(future)
-                    keep(files, future.result(), where)
-                    shutil.rmtree(options.work_dir / name / _folder_name(cells))
-                    bar.update(len(cells))
+                done, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
+                for future, cells in list(running.items()):
+                    folder = options.work_dir / name / _folder_name(cells)
+                    keep(files, cells, folder, where)
+                    if future in done:
+                        future.result()  # raises what the training raised
+                        del running[future]
+                        shutil.rmtree(folder)
+                        bar.update(len(cells))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -105,10 +109,14 @@ def together(cells: list[Cell], most: int) -> Iterator[tuple[Cell, ...]]:
             yield tuple(members[start : start + most])
 
 
-def keep(files: StudyFiles, scored, where: dict[str, str]) -> None:
-    """Write what came out: pictures first, because a cell is known by its row."""
-    from benchmarks.study.train import save_picture
+def keep(files: StudyFiles, cells: tuple[Cell, ...], folder: Path, where: dict[str, str]) -> None:
+    """Write the stages that are finished: pictures first, because a cell is known by its row."""
+    from benchmarks.study.train import save_picture, scored_so_far
 
+    known = {(row["hash"], int(row["step"])) for row in files.rows()}
+    scored = scored_so_far(cells, folder)
+    if all((each.row["hash"], each.row["step"]) in known for each in scored):
+        return
     for each in scored:
         paths = {"student": files.picture(each.row), "teacher": files.teacher_picture(each.row)}
         for name, samples in each.pictures.items():
@@ -158,8 +166,8 @@ def _start_worker(device: str) -> None:
 
 
 def _train(cells: tuple[Cell, ...], folder: Path, device: str):
-    from benchmarks.study.train import train
+    from benchmarks.study.train import scored_so_far, train
 
-    if len(cells[0].stages) == 1:
+    if len(cells[0].stages) == 1 and not scored_so_far(cells, folder):
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: it starts again
     return train(cells, folder, device)

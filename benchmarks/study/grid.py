@@ -110,9 +110,11 @@ class Study:
 
         Args:
             name: of the study.
-            known: the last row of each of its cells so far, by hash.
+            known: the last row of each of its cells so far, by hash; a cell without a row of its
+                last stage is under way.
             seeds: that are reported.
         """
+        done = {cell: row for cell, row in known.items() if int(row["step"]) == self.stages[-1]}
         wanted = []
         for labels, settings in self.combinations():
             rates = self.rates
@@ -121,7 +123,7 @@ class Study:
                     rate: self._cell(name, "search", labels, settings, rate, SEARCH_SEED)
                     for rate in RATES
                 }
-                distances = {rate: _distance(known.get(cells[rate].hash)) for rate in RATES}
+                distances = {rate: _distance(done.get(cells[rate].hash)) for rate in RATES}
                 tried = rates_to_search(self.rates, distances)
                 wanted += [cells[rate] for rate in tried]
                 if any(distances[rate] is None for rate in tried):
@@ -132,7 +134,7 @@ class Study:
                 for seed in seeds
                 for rate in rates
             ]
-        return list({cell.hash: cell for cell in wanted if cell.hash not in known}.values())
+        return list({cell.hash: cell for cell in wanted if cell.hash not in done}.values())
 
     def _cell(
         self, name: str, phase: str, labels: Mapping[str, str], settings: Settings, rate: float,

@@ -73,10 +73,14 @@ class StudyFiles:
 
     def _take(self, other: "StudyFiles", wanted: Mapping[str, Cell]) -> set[str]:
         """Copy the other's rows and pictures of these cells, by hash; gives the hashes it has."""
-        rows = [row for row in other.rows() if row["hash"] in wanted]
-        if not rows:
-            return set()
-        taken = {row["hash"] for row in rows}
+        taken = {
+            row["hash"]
+            for row in other.rows()
+            if row["hash"] in wanted and int(row["step"]) == wanted[row["hash"]].stages[-1]
+        }
+        if not taken:
+            return taken
+        rows = [row for row in other.rows() if row["hash"] in taken]
         self.add(
             [row | _own_columns(wanted[row["hash"]]) for row in rows],
             [row for row in load(other.timesteps_path) if row["hash"] in taken],

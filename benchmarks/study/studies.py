@@ -33,8 +33,8 @@ TEACHERS = {
     "0.1 M": teacher("benchmarks/teachers/tiny"),
 }
 PREDICTIONS = {
-    "v, cosine schedule": TEACHER["1.2 M"],
     "noise, linear schedule": teacher("benchmarks/teachers/noise"),  # as the paper's DDPMs
+    "v, cosine schedule": TEACHER["1.2 M"],
 }
 SIZES = {
     "31 %": {"student_block_out_channels": (32, 32, 32)},
@@ -138,8 +138,8 @@ STUDIES = {
     "long": Study(
         question="Does the order change with the number of steps?",
         base={**DIGITS, "lr_scheduler": "constant_with_warmup"},
-        teachers=TEACHER, students=TINY, methods=FOUR,
-        rates=(3e-3, 1e-2), search=False, stages=(500, 1000, 2000, 4000, 8000),
+        teachers=PREDICTIONS, students=TINY, methods=FOUR,
+        rates=(3e-3, 1e-2), search=False, stages=(500, 1000, 2000, 4000),
     ),
     "fashion_capacity": Study(
         question="Who wins at which size of the student? Fashion-MNIST.",

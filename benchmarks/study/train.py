@@ -60,6 +60,10 @@ class Scored:
         return cls(**kept | {"pictures": pictures})
 
 
+def _kept(folder: Path, stage: int) -> Path:
+    return folder / f"scored-{stage}.json"
+
+
 def _keep(scored: list[Scored], path: Path) -> None:
     """Write a stage's results, so that a run that was stopped does not score it again."""
     lists = [
@@ -85,11 +89,8 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
     config = _config(cells[0], folder, device)
     teacher = _teacher(config.pretrained_teacher_name_or_path, device)
     judge = _judge(config.pretrained_teacher_name_or_path, config.dataset_name, device)
-    found = []
     for stage in cells[0].stages:
-        kept = folder / f"scored-{stage}.json"
-        if kept.exists():
-            found += [Scored.of(each) for each in json.loads(kept.read_text())]
+        if (kept := _kept(folder, stage)).exists():
             continue
         learners = [_learner(cell, teacher, stage, device) for cell in cells]
         failed = fit(
@@ -109,8 +110,14 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
             with learner.final_weights() as model:
                 scored.append(judge.score(cell, stage, model, learner.name in failed, seen))
         _keep(scored, kept)
-        found += scored
-    return found
+    return scored_so_far(cells, folder)
+
+
+def scored_so_far(cells: Sequence[Cell], folder: Path) -> list[Scored]:
+    """One for each cell and each stage that `train` has finished in the folder."""
+    kept = (_kept(folder, stage) for stage in cells[0].stages)
+    return [Scored.of(each) for path in kept if path.exists()
+            for each in json.loads(path.read_text())]  # fmt: skip
 
 
 def _config(cell: Cell, folder: Path, device: str) -> DistillConfig:

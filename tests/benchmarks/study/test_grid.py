@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.study.grid import RATES, SEARCH_SEED, Cell, Study, rates_to_search
@@ -18,7 +20,7 @@ def row(cell: Cell, fd: float, status: str = "ok") -> dict[str, str]:
     return {
         **cell.labels, "study": cell.study, "phase": cell.phase, "hash": cell.hash,
         "learning_rate": str(cell.rate), "seed": str(cell.seed), "status": status, "fd": str(fd),
-        "commit": "abc",
+        "commit": "abc", "step": str(cell.stages[-1]),
     }  # fmt: skip
 
 
@@ -50,6 +52,14 @@ def test_each_combination_is_confirmed_at_its_own_best_rate():
         3e-4, 1e-3, 3e-3, 1e-2
     }  # fmt: skip
     assert {cell.rate for cell in searched if cell.settings["loss"] == "none"} == {1e-3, 3e-3, 1e-2}
+
+
+def test_a_cell_is_asked_for_until_its_last_stage_is_there():
+    study = replace(STUDY, search=False, stages=(2, 4))
+    first, *others = study.pending("s", {}, [0])
+    under_way = {first.hash: row(first, 1.0) | {"step": "2"}}
+    assert study.pending("s", under_way, [0]) == [first, *others]
+    assert study.pending("s", {first.hash: row(first, 1.0)}, [0]) == others
 
 
 def test_a_diverged_cell_is_never_the_best():

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from benchmarks.__main__ import main
-from benchmarks.study import grid, together
+from benchmarks.study import grid, keep, together
 from benchmarks.study import train as train_module
 from benchmarks.study.grid import Cell, Study
 from benchmarks.study.rows import StudyFiles
@@ -147,6 +147,21 @@ def test_a_row_can_be_trained_again(tmp_path, study, capsys):
     assert lines[0].split()[2:] == lines[1].split()[1:]  # the row's numbers, and those found now
     assert files.rows_path.read_bytes() == before
     assert main(options(tmp_path, "--cell", "nowhere")) == 2
+
+
+def test_stages_are_written_while_a_cell_goes_on(tmp_path):
+    cells = (cell(stages=(2, 4), loss="none", lr_scheduler="constant"),)
+    train(cells, tmp_path / "run", "cpu")
+    last = tmp_path / "run" / "scored-4.json"
+    kept = last.read_bytes()
+    last.unlink()
+    files = StudyFiles(tmp_path / "out", "s", "cpu")
+    for steps in (["2"], ["2", "4"]):
+        keep(files, cells, tmp_path / "run", {"commit": "abc"})
+        assert [row["step"] for row in files.rows()] == steps
+        assert all(files.picture(row).exists() for row in files.rows())
+        last.write_bytes(kept)
+    assert files.teacher_picture(files.rows()[0]).exists()
 
 
 def test_no_time_left_starts_nothing(tmp_path, study, capsys):
