@@ -131,12 +131,8 @@ STUDIES = {
         question="Does a larger teacher teach a tiny student better or worse?",
         base=DIGITS, teachers=TEACHERS, students=TINY, methods=FOUR, rates=(3e-3, 1e-2),
     ),
-    "prediction": Study(
-        question="Does it matter what the teacher predicts?",
-        base=DIGITS, teachers=PREDICTIONS, students=TINY, methods=FOUR, rates=(3e-3, 1e-2),
-    ),
     "long": Study(
-        question="Does the order change with the number of steps?",
+        question="Does the order change with the number of steps, and what the teacher predicts?",
         base={**DIGITS, "lr_scheduler": "constant_with_warmup"},
         teachers=PREDICTIONS, students=TINY, methods=FOUR,
         rates=(3e-3, 1e-2), search=False, stages=(500, 1000, 2000, 4000),

@@ -160,8 +160,8 @@ def _learner(cell: Cell, teacher: LoadedModel, stage: int, device: str) -> Learn
 def _teacher(folder: str, device: str) -> LoadedModel:
     if not Path(folder).is_dir():
         raise UsageError(
-            f"no teacher in {folder}: train it there with liftplace train, as the file of its name "
-            "in benchmarks/configs says"
+            f"no teacher in {folder}: train it there with liftplace train, as "
+            "benchmarks/teachers/README.md says"
         )
     teacher = load_model(folder)
     return replace(teacher, model=_laid_out(teacher.model, device))
