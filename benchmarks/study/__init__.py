@@ -3,12 +3,13 @@
 import argparse
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from itertools import groupby
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from tqdm import tqdm
@@ -163,6 +164,14 @@ def _start_worker(device: str) -> None:
     if device == "cpu":
         torch.set_num_threads(1)  # several processes share the cores
         os.environ["ACCELERATE_USE_CPU"] = "true"  # where there is a GPU too
+    if (parent := parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent) -> None:
+    """Leaves no worker behind that goes on training for a study that was killed."""
+    parent.join()
+    os._exit(1)
 
 
 def _train(cells: tuple[Cell, ...], folder: Path, device: str):

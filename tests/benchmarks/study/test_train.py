@@ -1,4 +1,9 @@
+import subprocess
+import sys
+import time
+
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -162,6 +167,28 @@ def test_stages_are_written_while_a_cell_goes_on(tmp_path):
         assert all(files.picture(row).exists() for row in files.rows())
         last.write_bytes(kept)
     assert files.teacher_picture(files.rows()[0]).exists()
+
+
+WORKER = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from benchmarks.study import _start_worker
+pool = ProcessPoolExecutor(1, get_context("spawn"), _start_worker, ("cpu",))
+print(pool.submit(os.getpid).result(), flush=True)
+pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_no_worker_outlives_a_study_that_is_killed():
+    study = subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True)
+    worker = psutil.Process(int(study.stdout.readline()))
+    study.kill()
+    study.wait()
+    until = time.monotonic() + 60
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_no_time_left_starts_nothing(tmp_path, study, capsys):
