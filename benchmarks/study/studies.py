@@ -44,6 +44,10 @@ SIZES = {
     "1 %": {"student_block_out_channels": (8, 4, 4)},
 }
 TINY = {"2 %": SIZES["2 %"]}  # the share at which the paper's gain is largest
+NORMS = {
+    "2 %, norm groups of 1 channel": SIZES["2 %"],
+    "2 %, norm groups of 4": {**SIZES["2 %"], "student_norm_num_groups": 2},
+}
 FEATURES = {"feature_weight": 0.03}  # about half of the gradient, of 0.01, 0.03, 0.1 and 1
 METHODS = {
     "no KD": {"loss": "none"},
@@ -130,6 +134,11 @@ STUDIES = {
     "teacher_size": Study(
         question="Does a larger teacher teach a tiny student better or worse?",
         base=DIGITS, teachers=TEACHERS, students=TINY, methods=FOUR, rates=(3e-3, 1e-2),
+    ),
+    "normalisation": Study(
+        question="What a teacher of noise asks of a student's norms, and who wins then?",
+        base=DIGITS, teachers=PREDICTIONS, students=NORMS, methods=FOUR, rates=(3e-3, 1e-2),
+        search=False,
     ),
     "long": Study(
         question="Does the order change with the number of steps, and what the teacher predicts?",

@@ -14,17 +14,20 @@ def shrink(
     teacher_config: Mapping[str, Any],
     block_out_channels: Sequence[int],
     layers_per_block: int | None = None,
+    norm_num_groups: int | None = None,
     *,
     seed: int = 0,
 ) -> UNet2DModel:
     """A new UNet2DModel like the teacher but for its width and depth.
 
-    Group norms keep as many of the teacher's groups as divide the new widths.
+    Group norms keep as many of the teacher's groups as divide the new widths. Where that leaves one
+    channel a group the student forgets the mean and scale of its input; fewer groups keep them.
 
     Args:
         teacher_config: of the teacher, as in its config.json.
         block_out_channels: channels of each level, as many levels as the teacher has.
         layers_per_block: layers of each level; the teacher's if not given.
+        norm_num_groups: groups of the group norms outside attention, if not those.
         seed: of the initial weights; the global generator is left alone.
 
     Raises:
@@ -39,10 +42,17 @@ def shrink(
     config = {name: value for name, value in teacher_config.items() if not name.startswith("_")}
     config["block_out_channels"] = tuple(block_out_channels)
     config["layers_per_block"] = layers_per_block or teacher_config["layers_per_block"]
-    config["norm_num_groups"] = math.gcd(config["norm_num_groups"], *block_out_channels)
+    config["norm_num_groups"] = norm_num_groups or math.gcd(
+        config["norm_num_groups"], *block_out_channels
+    )
     if config.get("attn_norm_num_groups"):
         config["attn_norm_num_groups"] = math.gcd(
             config["attn_norm_num_groups"], *block_out_channels
+        )
+    if any(channels % config["norm_num_groups"] for channels in block_out_channels):
+        raise UsageError(
+            f"student_norm_num_groups must divide the channels {list(block_out_channels)}, got "
+            f"{norm_num_groups}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -248,6 +248,8 @@ class DistillConfig(RunConfig):
     """Channels of each level of a new student."""
     student_layers_per_block: int | None = None
     """Layers of each level of a new student; by default the teacher's."""
+    student_norm_num_groups: int | None = None
+    """Norm groups of a new student; by default as many of the teacher's as divide its channels."""
 
     loss: Literal["none", "mse", "lift", "place"] = "place"
     """Distillation loss beside the task loss; none trains without the teacher."""
@@ -310,7 +312,7 @@ class DistillConfig(RunConfig):
             raise UsageError(
                 f"give eps or eps_of_sum, not both: got {self.eps} and {self.eps_of_sum}"
             )
-        at_least(1, self, "student_layers_per_block", "num_groups")
+        at_least(1, self, "student_layers_per_block", "student_norm_num_groups", "num_groups")
         at_least(2, self, "group_size")
         if self.student_block_out_channels is not None:
             _channels(self.student_block_out_channels, "student_block_out_channels")
@@ -331,7 +333,11 @@ class DistillConfig(RunConfig):
         super().check_complete()
         if not self.pretrained_teacher_name_or_path:
             raise UsageError("--pretrained_teacher_name_or_path is missing: name the teacher")
-        shrunk = self.student_block_out_channels or self.student_layers_per_block
+        shrunk = (
+            self.student_block_out_channels
+            or self.student_layers_per_block
+            or self.student_norm_num_groups
+        )
         if self.student is not None and shrunk is not None:
             raise UsageError("give --student or --student_block_out_channels, not both")
         if self.student is None and self.student_block_out_channels is None:

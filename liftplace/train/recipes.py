@@ -188,6 +188,7 @@ def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
         teacher.model.config,
         config.student_block_out_channels,
         config.student_layers_per_block,
+        config.student_norm_num_groups,
         seed=derive_seed(config.seed, "student"),
     )
     return LoadedModel(model, None, "the new student")
