@@ -199,6 +199,11 @@ def kernel_distance_of(rows: Iterable[Row]) -> Estimate | None:
     return mean(scores(rows, "kid").values())
 
 
+def pixel_error_of(rows: Iterable[Row]) -> Estimate | None:
+    """The mean of the distance to the teacher's samples from the same noise."""
+    return mean(scores(rows, "pixel_error").values())
+
+
 def ratio_of(rows: Iterable[Row], others: Iterable[Row]) -> Estimate | None:
     """FD over that of others, paired by seed."""
     return paired_ratio(scores(rows), scores(others))

@@ -76,7 +76,8 @@ def _tables(study: Results, rows: list[Row], title: str) -> list[str]:
         if name in names and len(names) > 1:
             cell = partial(_ratio, ratio=reading.ratio_to(rows, study.axes, name), other=name)
             made += _folded(f"{head}FD-Lite0 / that of {name}, paired by seed", study, rows, cell)
-    return [*made, *_folded(f"{head}KID", study, rows, kernel_distance)]
+    made += _folded(f"{head}KID", study, rows, kernel_distance)
+    return [*made, *_folded(f"{head}Pixel error", study, rows, pixel_error)]
 
 
 def _folded(summary: str, study: Results, rows: list[Row], cell: Cell) -> list[str]:
@@ -106,6 +107,11 @@ def kernel_distance(rows: list[Row]) -> str:
     return _told(reading.kernel_distance_of(rows), rows)
 
 
+def pixel_error(rows: list[Row]) -> str:
+    found = reading.pixel_error_of(rows)
+    return estimate(found) if found else ""
+
+
 def _ratio(rows: list[Row], *, ratio: Estimator, other: str) -> str:
     if reading.name_of(rows[0]) == other:
         return "1"
@@ -118,13 +124,13 @@ def _variants(rows: list[Row]) -> str:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(reading.name_of(row), []).append(row)
-    head = ["", "FD-Lite0, learning rate", "/ output KD", f"/ {DEFAULT}", "KID", "spikes", "w",
-            "coarse, share of gradient", "fine, share of gradient"]  # fmt: skip
+    head = ["", "FD-Lite0, learning rate", "/ output KD", f"/ {DEFAULT}", "KID", "pixel error",
+            "spikes", "w", "coarse, share of gradient", "fine, share of gradient"]  # fmt: skip
     against = [partial(_ratio, ratio=reading.ratio_to(rows, (), name), other=name)
                for name in (BASELINES[0], DEFAULT)]  # fmt: skip
     return report.table(head, [
         [name, distance_and_rate(group), *(cell(group) for cell in against),
-         kernel_distance(group),
+         kernel_distance(group), pixel_error(group),
          _number(reading.median(group, "spikes")),
          *(_number(reading.average(group, key))
            for key in ("weight", "coarse_share", "fine_share"))]

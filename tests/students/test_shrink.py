@@ -29,6 +29,14 @@ def test_group_norms_fit_the_new_widths(channels, groups):
     assert shrink(tiny_unet().config, channels).config.norm_num_groups == groups
 
 
+def test_norm_groups_may_be_given():
+    student = shrink(tiny_unet().config, (8, 16), norm_num_groups=2)
+    norms = [module for module in student.modules() if isinstance(module, torch.nn.GroupNorm)]
+    assert len(norms) > 3 and {norm.num_groups for norm in norms} == {2}
+    with pytest.raises(UsageError, match=r"must divide the channels \[8, 16\], got 3"):
+        shrink(tiny_unet().config, (8, 16), norm_num_groups=3)
+
+
 def test_weights_follow_from_the_seed_and_the_global_generator_is_left_alone():
     before = torch.get_rng_state()
     one, same, other = (shrink(tiny_unet().config, (4, 4), seed=seed) for seed in (1, 1, 2))

@@ -56,6 +56,7 @@ def test_what_is_missing_is_named(given, message):
     [
         ({}, "no student"),
         ({"student": "s", "student_layers_per_block": 1}, "not both"),
+        ({"student": "s", "student_norm_num_groups": 1}, "not both"),
     ],
 )
 def test_exactly_one_student(given, message):

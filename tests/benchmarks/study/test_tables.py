@@ -39,7 +39,7 @@ def interval(values):
 def test_distances_ratios_and_kid_stand_with_intervals_rates_and_losses(tmp_path):
     capacity(tmp_path)
     text = tables(tmp_path)["capacity_cpu"](tmp_path)
-    distance, ratio, kid = cells(text, "LIFT+PLACE")
+    distance, ratio, kid, pixels = cells(text, "LIFT+PLACE")
     logs = np.log(PLACE)
     low, high = np.exp(scipy.stats.t.interval(0.95, 2, logs.mean(), scipy.stats.sem(logs)))
     mean = report.number(scipy.stats.gmean(PLACE))
@@ -48,6 +48,7 @@ def test_distances_ratios_and_kid_stand_with_intervals_rates_and_losses(tmp_path
     factor = scipy.stats.gmean(np.divide(PLACE, OUTPUT))
     assert ratio[0].startswith(f"{factor:.3g} [") and len(ratio) == 1  # at 1 % there is none
     assert kid[0] == f"{np.mean(PLACE) / 100:.3g} {interval(np.divide(PLACE, 100))}"
+    assert pixels[0] == "0.3 [0.3, 0.3]"
     assert cells(text, "output KD")[0][1] == "all 3 diverged, at 0.003"
 
 
@@ -74,8 +75,9 @@ def test_ablation_rows_keep_the_order_of_the_study_and_hold_against_both(tmp_pat
     names = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if "[" in line[1:]]
     assert names[-3:] == ["output KD", "LIFT+PLACE", "w = 1"]
     assert cells(text, "lost") == [["all 3 diverged, at 0.003", "", "", "all 3 diverged"]]
-    ((distance, output, default, kid, spikes, *shares),) = cells(text, "w = 1")
+    ((distance, output, default, kid, pixels, spikes, *shares),) = cells(text, "w = 1")
     assert distance == "600 [600, 600], at 0.003" and kid == "6 [6, 6]" and spikes == "0"
+    assert pixels == "0.3 [0.3, 0.3]"
     assert output == "1.5 [1.5, 1.5]" and default == "1.2 [1.2, 1.2]"
     assert shares == ["1", "0.25", "0.5"]
 
