@@ -33,8 +33,8 @@ TEACHERS = {
     "0.1 M": teacher("benchmarks/teachers/tiny"),
 }
 PREDICTIONS = {
-    "noise, linear schedule": teacher("benchmarks/teachers/noise"),  # as the paper's DDPMs
-    "v, cosine schedule": TEACHER["1.2 M"],
+    "1.2 M, predicts noise": teacher("benchmarks/teachers/noise"),  # as the paper's DDPMs
+    "1.2 M, predicts v": TEACHER["1.2 M"],
 }
 SIZES = {
     "31 %": {"student_block_out_channels": (32, 32, 32)},
@@ -136,7 +136,7 @@ STUDIES = {
         base=DIGITS, teachers=TEACHERS, students=TINY, methods=FOUR, rates=(3e-3, 1e-2),
     ),
     "normalisation": Study(
-        question="What a teacher of noise asks of a student's norms, and who wins then?",
+        question="Who wins when the teacher predicts noise, and what have norms to do with it?",
         base=DIGITS, teachers=PREDICTIONS, students=NORMS, methods=FOUR, rates=(3e-3, 1e-2),
         search=False,
     ),
