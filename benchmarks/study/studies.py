@@ -143,7 +143,7 @@ STUDIES = {
     "long": Study(
         question="Does the order change with the number of steps, and what the teacher predicts?",
         base={**DIGITS, "lr_scheduler": "constant_with_warmup"},
-        teachers=PREDICTIONS, students=TINY, methods=FOUR,
+        teachers=PREDICTIONS, students=NORMS, methods=FOUR,
         rates=(3e-3, 1e-2), search=False, stages=(500, 1000, 2000, 4000),
     ),
     "fashion_capacity": Study(
