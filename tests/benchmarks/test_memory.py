@@ -1,11 +1,11 @@
 """The memory meter against numbers worked out by hand, and against two other ways to measure."""
 
-import gc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,14 +33,14 @@ class Known(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, student: Tensor) -> Tensor:
-        scratch = torch.empty(3, *student.shape, device=student.device)
+        scratch = torch.ones(3, *student.shape, device=student.device)
         ctx.save_for_backward(scratch[0].clone())
         return scratch.sum()
 
     @staticmethod
     def backward(ctx, grad_out: Tensor) -> Tensor:
         (kept,) = ctx.saved_tensors
-        scratch = torch.empty(5, *kept.shape, device=kept.device)
+        scratch = torch.ones(5, *kept.shape, device=kept.device)
         return scratch[0].clone()
 
 
@@ -96,12 +96,14 @@ def test_measure_keeps_what_autograd_saves(forward):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_measure_agrees_with_the_process():
-    """As the kernel counts resident pages; tensors this large go straight back when freed."""
-    shape = (9, 1, 1024, 1024)
-    # Only its shape is asked for. Idle pages are what a kernel short of memory takes back, and
-    # garbage of other tests what Python may free: either would count against the peak.
-    student = torch.zeros(1).expand(shape).requires_grad_()
-    gc.collect()
+    """As the kernel counts resident pages, in a process of its own: in one that ran other tests,
+    malloc may hold free pages that are resident already and large enough for a tensor."""
+    mp.spawn(agrees_with_the_process)
+
+
+def agrees_with_the_process(rank: int) -> None:
+    shape = (9, 1, 1024, 1024)  # tensors this large go straight back to the kernel when freed
+    student = torch.zeros(shape, requires_grad=True)
 
     def forward_and_backward():
         torch.autograd.grad(Known.apply(student), student)
