@@ -97,10 +97,10 @@ def make_run(student: str, mode: str, data: str, options) -> SimpleNamespace:
     from liftplace.demo.experiment import TEACHER
     from liftplace.students.shrink import shrink
     from liftplace.train.batches import noisy_batches
-    from liftplace.train.config import RunConfig
     from liftplace.train.learner import Learner
     from liftplace.train.models import load_model
     from liftplace.train.objective import Objective
+    from liftplace.train.run_config import RunConfig
     from liftplace.train.step import train_step
     from liftplace.train.teacher import Teacher
 

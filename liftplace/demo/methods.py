@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from liftplace.analyze.colours import OKABE_ITO
 from liftplace.demo.settings import DemoSettings
 from liftplace.students.shrink import shrink
-from liftplace.train.config import RunConfig
 from liftplace.train.learner import Learner
 from liftplace.train.objective import Objective
+from liftplace.train.run_config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from liftplace.train.config import RunConfig
+from liftplace.train.run_config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

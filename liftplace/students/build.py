@@ -16,10 +16,10 @@ from liftplace.students.drop_blocks import drop_blocks
 from liftplace.students.prune import PruneConfig
 from liftplace.students.width import narrow
 from liftplace.train.batches import noisy_batches
-from liftplace.train.config import RunConfig
 from liftplace.train.models import LoadedModel, predict
 from liftplace.train.process import NoisyBatch
 from liftplace.train.randomness import derive_seed
+from liftplace.train.run_config import RunConfig
 
 
 def build_student(config: PruneConfig, teacher: LoadedModel) -> tuple[nn.Module, dict[str, str]]:

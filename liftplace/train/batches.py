@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from liftplace.data.encoder import Encoder
 from liftplace.data.resident import read_whole, resides
-from liftplace.train.config import RunConfig
 from liftplace.train.process import NoiseProcess, NoisyBatch
 from liftplace.train.randomness import generator_for
+from liftplace.train.run_config import RunConfig
 
 
 def effective_batch(config: RunConfig, processes: int) -> int:

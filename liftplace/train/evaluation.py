@@ -22,8 +22,8 @@ from liftplace.evaluate.processes import device_of, main_process_decides
 from liftplace.evaluate.reference import real_features
 from liftplace.evaluate.sampler import Sampler
 from liftplace.train.best import Best
-from liftplace.train.config import RunConfig
 from liftplace.train.learner import Learner
+from liftplace.train.run_config import RunConfig
 
 
 class Examiner:

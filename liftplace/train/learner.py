@@ -12,13 +12,13 @@ from torch.distributed.tensor import DTensor
 
 from liftplace.errors import UsageError
 from liftplace.train.capture import check_capture
-from liftplace.train.config import RunConfig
 from liftplace.train.features import NOTHING, Answer, FeatureMatch, Trainee
 from liftplace.train.objective import Objective
 from liftplace.train.optimizer import fuse, new_average, new_optimizer, new_schedule
 from liftplace.train.process import NoiseProcess, NoisyBatch
 from liftplace.train.recorded import RecordedGradient
 from liftplace.train.result import save_pipeline
+from liftplace.train.run_config import RunConfig
 from liftplace.train.shares import gradient_shares
 from liftplace.train.variance import VariationalTerm
 

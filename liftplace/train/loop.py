@@ -18,11 +18,11 @@ from liftplace.evaluate.sampler import Sampler
 from liftplace.train import metrics
 from liftplace.train.batches import effective_batch, noisy_batches
 from liftplace.train.checkpoint import Checkpoints
-from liftplace.train.config import RunConfig
 from liftplace.train.interrupt import Interrupt
 from liftplace.train.learner import Learner, NonFiniteError
 from liftplace.train.models import DTYPES
 from liftplace.train.process import NoiseProcess
+from liftplace.train.run_config import RunConfig
 from liftplace.train.run_folder import check_output_dir, check_same_run, claim_output_dir
 from liftplace.train.step import train_step
 from liftplace.train.teacher import Teacher

@@ -9,7 +9,7 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from liftplace.errors import UsageError
-from liftplace.train.config import RunConfig
+from liftplace.train.run_config import RunConfig
 
 
 def new_optimizer(parameters: Iterable[nn.Parameter], config: RunConfig) -> torch.optim.Optimizer:

@@ -10,9 +10,9 @@ from accelerate import PartialState
 from liftplace.families import Family
 from liftplace.students.report import count_parameters
 from liftplace.train.batches import effective_batch
-from liftplace.train.config import RunConfig
 from liftplace.train.models import DTYPES, LoadedModel
 from liftplace.train.result import INDEX
+from liftplace.train.run_config import RunConfig
 
 FLOAT = 4  # bytes
 GIB = 2**30

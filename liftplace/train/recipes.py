@@ -12,7 +12,7 @@ from liftplace.data.encoder import Encoder
 from liftplace.errors import UsageError
 from liftplace.families import Family, family_of
 from liftplace.students.shrink import shrink
-from liftplace.train.config import DistillConfig, RunConfig, TrainConfig
+from liftplace.train.config import DistillConfig, TrainConfig
 from liftplace.train.features import NOTHING, FeatureMatch, choose_pairs, match_features
 from liftplace.train.learner import Learner
 from liftplace.train.loop import fit
@@ -22,6 +22,7 @@ from liftplace.train.plan import plan
 from liftplace.train.process import NoiseProcess, Timesteps
 from liftplace.train.randomness import derive_seed
 from liftplace.train.result import check_push, describe, loading_line, push, read_record
+from liftplace.train.run_config import RunConfig
 from liftplace.train.run_folder import check_output_dir
 from liftplace.train.variance import VariationalTerm
 

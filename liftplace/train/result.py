@@ -15,9 +15,10 @@ from liftplace.errors import UsageError
 from liftplace.families import family_of_model
 from liftplace.students.report import count_parameters
 from liftplace.train import metrics
-from liftplace.train.config import DistillConfig, RunConfig
+from liftplace.train.config import DistillConfig
 from liftplace.train.models import LoadedModel
 from liftplace.train.process import NoiseProcess
+from liftplace.train.run_config import RunConfig
 
 INDEX = "model_index.json"
 RECORD = "liftplace_config.json"

@@ -9,7 +9,7 @@ import yaml
 
 from liftplace import __version__
 from liftplace.errors import UsageError
-from liftplace.train.config import MAY_CHANGE_ON_RESUME, RunConfig
+from liftplace.train.run_config import MAY_CHANGE_ON_RESUME, RunConfig
 
 RECORD = "run.json"
 SETTINGS = "config.yaml"

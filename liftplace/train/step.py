@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from liftplace.train.config import RunConfig
 from liftplace.train.learner import Learner
 from liftplace.train.process import NoisyBatch
 from liftplace.train.randomness import derive_seed
+from liftplace.train.run_config import RunConfig
 from liftplace.train.teacher import Teacher
 
 
