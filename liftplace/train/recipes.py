@@ -84,6 +84,8 @@ def distill(config: DistillConfig) -> None:
     if config.conditioning_dropout_prob > 0:
         encoder.null_conditions(1)  # raises where there are none
     learner = learner_of(config, student, teacher, process, encoder)
+    if config.student is None and process.prediction_type == "epsilon":
+        _tell_of_norms(student.model)
     if config.dry_run:
         if PartialState().is_main_process:
             print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
@@ -193,6 +195,19 @@ def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
         seed=derive_seed(config.seed, "student"),
     )
     return LoadedModel(model, None, "the new student")
+
+
+def _tell_of_norms(student: nn.Module) -> None:
+    """A note where norms lose what noise at the noisiest timesteps is told by: see docs/results.md,
+    "Who wins when the teacher predicts noise?"."""
+    groups = student.config.norm_num_groups
+    if groups == min(student.config.block_out_channels) and PartialState().is_main_process:
+        fewer = next(n for n in range(max(1, groups // 4), 0, -1) if groups % n == 0)
+        print(
+            f"The student's narrowest level has {groups} norm groups of one channel, which lose a "
+            "sample's mean and scale, and a teacher that predicts noise needs them: "
+            f"--student_norm_num_groups {fewer} keeps them better"
+        )
 
 
 def _new_model(

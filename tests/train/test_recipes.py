@@ -8,7 +8,7 @@ from diffusers import DDPMPipeline
 from PIL import Image
 
 from liftplace.errors import UsageError
-from liftplace.train import DistillConfig, TrainConfig, distill, train
+from liftplace.train import DistillConfig, NoiseProcess, TrainConfig, distill, train
 from liftplace.train.metrics import read_metrics
 from liftplace.train.models import LoadedModel, load_model
 from liftplace.train.recipes import _match, _variational, objective_of
@@ -95,6 +95,26 @@ def test_distill_ends_in_a_pipeline(tmp_path, teacher_folder, loss):
     names = {"none": 1, "mse": 3, "lift": 7, "place": 7}
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [len(line) - 5 for line in lines] == [names[loss]] * 2
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "changes", "told"),
+    [
+        ("epsilon", {}, True),  # 4 groups, 4 channels
+        ("epsilon", {"student_norm_num_groups": 1}, False),
+        ("epsilon", {"student_block_out_channels": (8, 8)}, False),
+        ("v_prediction", {}, False),
+    ],
+)
+def test_norm_groups_of_one_channel_are_told_of(tmp_path, capsys, prediction_type, changes, told):
+    save_pipeline(tiny_unet(), NoiseProcess.new(prediction_type), tmp_path / "teacher")
+    teacher = str(tmp_path / "teacher")
+    distill(
+        config_for(
+            tmp_path / "run", pretrained_teacher_name_or_path=teacher, dry_run=True, **changes
+        )
+    )
+    assert ("--student_norm_num_groups 1 keeps" in capsys.readouterr().out) == told
 
 
 def test_student_folder_is_where_training_starts(tmp_path, teacher_folder):
