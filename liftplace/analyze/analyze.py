@@ -26,8 +26,8 @@ from liftplace.errors import UsageError
 from liftplace.evaluate.collect import claim
 from liftplace.evaluate.features import write_whole
 from liftplace.evaluate.networks import hash_of_weights, load_network
-from liftplace.evaluate.processes import device_of, main_process_decides, start_processes
 from liftplace.evaluate.sampler import Sampler
+from liftplace.processes import device_of, main_process_decides, start_processes
 from liftplace.students.report import count_macs, count_parameters
 from liftplace.train.models import DTYPES, LoadedModel, check_pair, load_model, set_precision
 from liftplace.train.process import NoiseProcess

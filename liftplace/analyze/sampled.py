@@ -12,10 +12,10 @@ from liftplace.analyze.correct import corrected_by
 from liftplace.evaluate.collect import collect
 from liftplace.evaluate.features import extract_features
 from liftplace.evaluate.judge import Judge
-from liftplace.evaluate.processes import start_processes
 from liftplace.evaluate.reference import real_features
 from liftplace.evaluate.sampler import Sampler, sampling_options
 from liftplace.evaluate.sampling import answer
+from liftplace.processes import start_processes
 from liftplace.train.learner import NonFiniteError
 
 KEPT = 12  # samples of each model that are shown

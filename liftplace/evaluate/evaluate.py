@@ -18,11 +18,11 @@ from liftplace.evaluate.draw import Drawer
 from liftplace.evaluate.features import write_whole
 from liftplace.evaluate.judge import Judge, Score
 from liftplace.evaluate.networks import hash_of_weights, load_network
-from liftplace.evaluate.processes import device_of, start_processes
 from liftplace.evaluate.reference import open_reference, real_features
 from liftplace.evaluate.sampler import Sampler
 from liftplace.evaluate.scores import Moments
 from liftplace.evaluate.statistics import Statistics, load_statistics, save_statistics
+from liftplace.processes import device_of, start_processes
 from liftplace.train.models import DTYPES, LoadedModel, check_pair, load_model
 
 RESULTS = "results.json"

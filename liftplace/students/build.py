@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from liftplace.data import open_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.families import Family
+from liftplace.processes import start_processes
 from liftplace.students import depth, importance
 from liftplace.students.drop_blocks import drop_blocks
 from liftplace.students.prune import PruneConfig
@@ -35,7 +35,7 @@ def build_student(config: PruneConfig, teacher: LoadedModel) -> tuple[nn.Module,
         UsageError: what is asked for does not fit the teacher or the data.
     """
     family = teacher.family
-    student = teacher.model.to(PartialState().device).eval()
+    student = teacher.model.to(start_processes().device).eval()
     layer_map = {name: name for name in family.blocks(student)}
     if config.drop_blocks is not None:
         student, layer_map = drop_blocks(student, family, config.drop_blocks)
@@ -105,5 +105,5 @@ def _noisy_batches(config: PruneConfig, teacher: LoadedModel) -> Iterator[NoisyB
     run = RunConfig(
         **{name: getattr(config, name) for name in same}, max_train_steps=config.num_batches
     )
-    batches = noisy_batches(dataset, encoder, teacher.process(), run, PartialState(), 0)
+    batches = noisy_batches(dataset, encoder, teacher.process(), run, start_processes(), 0)
     return tqdm(batches, total=config.num_batches, desc="Importance", unit="batch")

@@ -18,9 +18,9 @@ from liftplace.evaluate.collect import PART, seed_of_part
 from liftplace.evaluate.features import extract_features
 from liftplace.evaluate.judge import Judge, Score
 from liftplace.evaluate.networks import load_network
-from liftplace.evaluate.processes import device_of, main_process_decides
 from liftplace.evaluate.reference import real_features
 from liftplace.evaluate.sampler import Sampler
+from liftplace.processes import device_of, main_process_decides
 from liftplace.train.best import Best
 from liftplace.train.learner import Learner
 from liftplace.train.run_config import RunConfig

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
 from liftplace.families import Family
+from liftplace.processes import start_processes
 from liftplace.students.report import count_parameters
 from liftplace.train.batches import effective_batch
 from liftplace.train.models import DTYPES, LoadedModel
@@ -91,7 +91,7 @@ def plan(
     return Plan(
         teacher_parameters=theirs,
         student_parameters=ours,
-        effective_batch=effective_batch(config, PartialState().num_processes),
+        effective_batch=effective_batch(config, start_processes().num_processes),
         steps=total,
         images=images,
         memory={name: value for name, value in memory.items() if value},

@@ -4,13 +4,13 @@ import math
 from dataclasses import fields
 
 import torch
-from accelerate import PartialState
 from torch import nn
 
 from liftplace.data import open_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.errors import UsageError
 from liftplace.families import Family, family_of
+from liftplace.processes import start_processes
 from liftplace.students.shrink import shrink
 from liftplace.train.config import DistillConfig, TrainConfig
 from liftplace.train.features import NOTHING, FeatureMatch, choose_pairs, match_features
@@ -53,7 +53,7 @@ def train(config: TrainConfig) -> None:
     encoder = Encoder(loaded, resolution)
     encoder.check(dataset, random_flip=config.random_flip)
     if config.dry_run:
-        if PartialState().is_main_process:
+        if start_processes().is_main_process:
             print(plan(config, None, loaded, len(dataset), encoder.shape[-1]).table())
         return
     check_push(config)
@@ -87,7 +87,7 @@ def distill(config: DistillConfig) -> None:
     if config.student is None and process.prediction_type == "epsilon":
         _tell_of_norms(student.model)
     if config.dry_run:
-        if PartialState().is_main_process:
+        if start_processes().is_main_process:
             print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
         return
     check_push(config)
@@ -201,7 +201,7 @@ def _tell_of_norms(student: nn.Module) -> None:
     """A note where norms lose what noise at the noisiest timesteps is told by: see docs/results.md,
     "Who wins when the teacher predicts noise?"."""
     groups = student.config.norm_num_groups
-    if groups == min(student.config.block_out_channels) and PartialState().is_main_process:
+    if groups == min(student.config.block_out_channels) and start_processes().is_main_process:
         fewer = next(n for n in range(max(1, groups // 4), 0, -1) if groups % n == 0)
         print(
             f"The student's narrowest level has {groups} norm groups of one channel, which lose a "

@@ -1,4 +1,4 @@
-"""Several processes that share an evaluation, as accelerate or torchrun starts them."""
+"""Several processes that share a piece of work, as accelerate or torchrun starts them."""
 
 import warnings
 from collections.abc import Callable
