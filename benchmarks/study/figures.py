@@ -68,7 +68,9 @@ def _kinds(study: Results, rows: list[Row], title: str) -> dict[str, Draw]:
     elif study.kind == "teacher_size":
         kinds[""] = partial(save_teacher_size, **given)
     elif study.kind == "initialisation":
-        kinds[""] = partial(save_initialisation, **given)
+        kinds[""] = partial(save_panels, **given, across="student", along="initialisation")
+    elif study.kind == "normalisation":
+        kinds[""] = partial(save_panels, **given, across="teacher", along="student")
     elif study.kind == "stability":
         kinds[""] = partial(sweeps.save_stability, rows=compared, title=head)
         if drift := sweeps.drift(compared, study.timesteps):
@@ -143,20 +145,22 @@ def save_teacher_size(path: Path, *, rows: list[Row], title: str) -> None:
     finish(figure, styles | own_style, path)
 
 
-def save_initialisation(path: Path, *, rows: list[Row], title: str) -> None:
-    """FD by initialisation, a point a method and a panel a student, all with one scale."""
-    students = reading.by(sorted(rows, key=lambda row: -row["share"]), "student")
+def save_panels(path: Path, *, rows: list[Row], title: str, across: str, along: str) -> None:
+    """FD over one label, a point a method, a panel a value of another label, all with one scale."""
+    groups = reading.by(rows, across)
+    heads = reading.told_apart(across, groups)
+    marks = reading.told_apart(along, reading.by(rows, along))
+    places = {value: place for place, value in enumerate(marks)}
     figure = new_figure(WIDTH, 4.6)
-    grid = figure.subplots(1, len(students), sharey=True, squeeze=False)[0]
-    kinds = list(reading.by(rows, "initialisation"))
+    grid = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     styles = {}
-    for axes, (student, group) in zip(grid, students.items(), strict=True):
-        placed = [row | {"place": kinds.index(row["initialisation"])} for row in group]
+    for axes, (value, group) in zip(grid, groups.items(), strict=True):
+        placed = [row | {"place": places[row[along]]} for row in group]
         styles |= draw_points(axes, placed, "place", reading.distance_of, dodge=0.09)
-        axes.set_xticks(range(len(kinds)), kinds)
-        axes.set_xlim(-0.5, len(kinds) - 0.5)
+        axes.set_xticks(range(len(marks)), list(marks.values()))
+        axes.set_xlim(-0.5, len(marks) - 0.5)
         references = draw_references(axes, group, "fd")
-        dress(axes, f"student of {student}", "initialisation", FD)
+        dress(axes, f"{across} {heads[value]}", along, FD)
         axes.label_outer()
     fit_y(*grid, logarithmic=True)
     figure.supxlabel(title, fontsize=9)

@@ -94,10 +94,13 @@ class Study:
     search: bool = True
     stages: tuple[int, ...] = (600,)
 
+    def levels(self) -> tuple[Mapping[str, Settings], ...]:
+        """In the order of `LABELS`."""
+        return self.teachers, self.students, self.initialisations, self.methods, self.variants
+
     def combinations(self) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
         """Labels and settings of each."""
-        levels = (self.teachers, self.students, self.initialisations, self.methods, self.variants)
-        for chosen in itertools.product(*(level.items() for level in levels)):
+        for chosen in itertools.product(*(level.items() for level in self.levels())):
             settings = {**self.base}
             for _, added in chosen:
                 settings |= added

@@ -20,6 +20,7 @@ AXES = {  # what a study varies beside the method and its variant
     "capacity": ("student",),
     "teacher_size": ("teacher",),
     "initialisation": ("student", "initialisation"),
+    "normalisation": ("teacher", "student"),
     "stability": ("learning_rate",),
     "long": ("step",),
 }
@@ -68,11 +69,15 @@ def find(folder: Path) -> list[Results]:
 
 
 def load(folder: Path, name: str, device: str) -> Results:
+    """A study's rows in the order in which it declares its levels."""
     files = StudyFiles(folder, name, device)
     rows, timesteps = (_read(path) for path in (files.rows_path, files.timesteps_path))
-    declared = STUDIES[name].variants if name in STUDIES else ()
-    place = {variant: number for number, variant in enumerate(declared)}
-    rows.sort(key=lambda row: place.get(row["variant"], len(place)))
+    if name in STUDIES:
+        levels = [list(level) for level in STUDIES[name].levels()]
+        rows.sort(key=lambda row: [
+            level.index(row[label]) if row[label] in level else len(level)
+            for label, level in zip(LABELS, levels, strict=True)
+        ])  # fmt: skip
     return Results(name, device, files, rows, timesteps)
 
 
@@ -233,8 +238,11 @@ def ratio_to(
     return ratio
 
 
-def columns(rows: Iterable[Row], axes: Sequence[str]) -> dict[str, list[Row]]:
-    """The rows by what they are on the axes: large students first, else ascending."""
+def columns(rows: Sequence[Row], axes: Sequence[str]) -> dict[str, list[Row]]:
+    """The rows by what they are on the axes: large students first, else ascending.
+
+    What all of an axis's labels have in common is left out.
+    """
     groups = by_all(rows, axes)
 
     def place(key) -> list:
@@ -242,14 +250,21 @@ def columns(rows: Iterable[Row], axes: Sequence[str]) -> dict[str, list[Row]]:
         order = {"student": -row["share"], "teacher": row["parameters"] / row["share"]}
         return [order.get(axis, row[axis]) for axis in axes if axis != "initialisation"]
 
-    return {", ".join(_told(axis, groups[key][0][axis]) for axis in axes): groups[key]
+    told = [told_apart(axis, by(rows, axis)) for axis in axes]
+    return {", ".join(names[value] for names, value in zip(told, key, strict=True)): groups[key]
             for key in sorted(groups, key=place)}  # fmt: skip
 
 
-def _told(axis: str, value) -> str:
+def told_apart(axis: str, values: Iterable) -> dict:
+    """What to call each value of an axis: a label without the parts that all of them have."""
     if axis == "learning_rate":
-        return f"rate {value:g}"
-    return f"{value:,} steps" if axis == "step" else value
+        return {value: f"rate {value:g}" for value in values}
+    if axis == "step":
+        return {value: f"{value:,} steps" for value in values}
+    parts = {label: label.split(", ") for label in values}
+    shared = set.intersection(*map(set, parts.values())) if len(parts) > 1 else set()
+    return {label: ", ".join(part for part in of_label if part not in shared)
+            for label, of_label in parts.items()}  # fmt: skip
 
 
 def seeds_of(rows: Sequence[Row], axes: Sequence[str]) -> str:

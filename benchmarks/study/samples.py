@@ -35,7 +35,9 @@ def save_sheet(found: Sheet, path: Path, *, title: str) -> None:
     """Writes the sheet; a cell's samples stand in one row, or in two where columns are many."""
     columns = list(dict.fromkeys(column for cells in found.values() for column in cells))
     lines = 1 if len(columns) <= 2 else 2
-    label, gap, head = 1.9, 0.1, 0.55  # inches
+    heads = [_wrapped(column) for column in columns]
+    tall = any("\n" in each for each in heads)
+    label, gap, head = 1.9, 0.1, 0.75 if tall else 0.55  # inches
     wide = min((WIDTH - label) / len(columns) - gap, 3.6)
     width = label + len(columns) * (wide + gap)
     high = wide * lines**2 / COUNT
@@ -46,8 +48,8 @@ def save_sheet(found: Sheet, path: Path, *, title: str) -> None:
                 fontsize=9, va="center")  # fmt: skip
     for place, column in enumerate(columns):
         left = label + place * (wide + gap)
-        figure.text((left + wide / 2) / width, 1 - 0.42 / height, column, fontsize=10, ha="center",
-                    va="center")  # fmt: skip
+        figure.text((left + wide / 2) / width, 1 - (head - 0.05) / height, heads[place],
+                    fontsize=10, ha="center", va="bottom")  # fmt: skip
         for row, (name, cells) in enumerate(found.items()):
             bottom = height - head - row * (high + gap) - high
             if place == 0:
