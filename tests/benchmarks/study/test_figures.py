@@ -18,6 +18,8 @@ def rows_of(name):
         "teacher_size": [{"teacher": "1 M"}, {"teacher": "3 M", "share": 0.0067}],
         "initialisation": [{"initialisation": kind, "student": student}
                            for kind in ("random", "pruned") for student in ("10 %", "2 %")],
+        "normalisation": [{"teacher": f"1 M, predicts {what}", "student": f"2 %, {groups}"}
+                          for what in ("noise", "v") for groups in ("narrow", "wide")],
         "stability": [{"rate": rate} for rate in (1e-3, 1e-2)],
         "long": [{"step": step} for step in (1000, 4000)],
         "ablation": [{"variant": variant} for variant in ("", "a long name of a variant")],
@@ -31,6 +33,7 @@ PICTURES = {
     "capacity": ["capacity", "capacity_ratio", "capacity_samples"],
     "teacher_size": ["teacher_size", "teacher_size_samples"],
     "initialisation": ["initialisation", "initialisation_samples"],
+    "normalisation": ["normalisation", "normalisation_samples"],
     "stability": ["stability", "stability_timesteps", "stability_samples"],
     "long": ["long", "long_samples"],
     "ablation": ["ablation", "ablation_samples"],

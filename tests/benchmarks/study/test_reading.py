@@ -122,9 +122,27 @@ def test_seeds_under_way_are_told():
     assert reading.seeds_of(rows, ("student",)) == "1 to 3 seeds"
 
 
+def test_what_all_labels_of_an_axis_share_is_left_out():
+    labels = ("1 M, predicts noise", "1 M, predicts v")
+    rows = [row("normalisation", "LIFT", teacher=label) for label in labels]
+    columns = reading.columns(rows, ("teacher", "student"))
+    assert list(columns) == ["predicts noise, 2 %", "predicts v, 2 %"]
+    assert list(reading.columns(rows[:1], ("teacher",))) == ["1 M, predicts noise"]
+
+
 def test_variants_stand_in_the_order_of_their_study(tmp_path):
     names = ["l2", "groups of 4", "output KD", "LIFT+PLACE", "of another time"]
     study = load(tmp_path, [row("ablation", "LIFT+PLACE", variant=name) for name in names])
     assert [each["variant"] for each in study.rows] == [
         "output KD", "LIFT+PLACE", "groups of 4", "l2", "of another time"
+    ]  # fmt: skip
+
+
+def test_rows_stand_in_the_order_of_their_studys_levels(tmp_path):
+    study = load(tmp_path, [row("initialisation", method, student=student, initialisation=start)
+                            for student in ("3 %", "25 %") for start in ("pruned", "random")
+                            for method in ("LIFT", "no KD")])  # fmt: skip
+    assert [(each["student"], each["initialisation"], each["method"]) for each in study.rows] == [
+        (student, start, method) for student in ("25 %", "3 %") for start in ("random", "pruned")
+        for method in ("no KD", "LIFT")
     ]  # fmt: skip
