@@ -112,12 +112,15 @@ def _heights(panels: Sequence[Axes], *kinds: str) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def draw_references(axes: Axes, rows: Sequence[Row], score: str) -> dict[str, dict]:
-    """Lines at the teacher's score and at that of real images; returns their styles."""
+def draw_references(
+    axes: Axes, rows: Sequence[Row], score: str, reach: tuple[float, float] = (0, 1)
+) -> dict[str, dict]:
+    """Lines at the teacher's score and at that of real images, along a part of the x axis; returns
+    their styles."""
     for key, style in (("teacher", TEACHER), ("floor", FLOOR)):
         values = [value for row in rows if math.isfinite(value := row[f"{score}_{key}"])]
         if values:
-            axes.axhline(sum(values) / len(values), gid=REFERENCE, **style)
+            axes.axhline(sum(values) / len(values), *reach, gid=REFERENCE, **style)
     return dict(REFERENCES)
 
 

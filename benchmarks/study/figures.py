@@ -69,7 +69,7 @@ def _kinds(study: Results, rows: list[Row], title: str) -> dict[str, Draw]:
         kinds[""] = partial(save_teacher_size, **given)
     elif study.kind == "initialisation":
         kinds[""] = partial(save_panels, **given, across="student", along="initialisation")
-    elif study.kind == "normalisation":
+    elif study.kind in ("normalisation", "sampler"):
         kinds[""] = partial(save_panels, **given, across="teacher", along="student")
     elif study.kind == "stability":
         kinds[""] = partial(sweeps.save_stability, rows=compared, title=head)
@@ -159,7 +159,9 @@ def save_panels(path: Path, *, rows: list[Row], title: str, across: str, along: 
         styles |= draw_points(axes, placed, "place", reading.distance_of, dodge=0.09)
         axes.set_xticks(range(len(marks)), list(marks.values()))
         axes.set_xlim(-0.5, len(marks) - 0.5)
-        references = draw_references(axes, group, "fd")
+        for mark, at in reading.by(group, along).items():
+            reach = (places[mark] / len(marks), (places[mark] + 1) / len(marks))
+            references = draw_references(axes, at, "fd", reach)
         dress(axes, f"{across} {heads[value]}", along, FD)
         axes.label_outer()
     fit_y(*grid, logarithmic=True)

@@ -48,6 +48,11 @@ class Cell:
         return self.settings["seed"]
 
     @property
+    def sampling_steps(self) -> int:
+        """Denoising steps of the samples that are scored: a setting where they are varied."""
+        return self.settings.get("num_inference_steps", SCORED["num_inference_steps"])
+
+    @property
     def batches(self) -> str:
         """Cells with the same see the same images, noise and teacher, and can train together."""
         theirs = ("pretrained_teacher_name_or_path", "teacher_sha256", "dataset_name", "seed",
@@ -55,7 +60,8 @@ class Cell:
         return digest([*(self.settings.get(name) for name in theirs), self.stages])
 
 
-# Of every cell, so that scores of all studies compare. Part of the hash.
+# Of every cell, so that scores of all studies compare, but for steps that a cell's settings name.
+# Part of the hash.
 SCORED = {
     "num_samples": 500,
     "num_inference_steps": 12,  # DDIM

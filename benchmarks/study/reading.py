@@ -21,6 +21,7 @@ AXES = {  # what a study varies beside the method and its variant
     "teacher_size": ("teacher",),
     "initialisation": ("student", "initialisation"),
     "normalisation": ("teacher", "student"),
+    "sampler": ("teacher", "student"),
     "stability": ("learning_rate",),
     "long": ("step",),
 }

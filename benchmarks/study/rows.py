@@ -57,9 +57,11 @@ class StudyFiles:
         return self.samples_folder / f"{row['hash']}-{row['step']}.png"
 
     def teacher_picture(self, row: Mapping[str, Any]) -> Path:
-        """Of its teacher's, from the same noise: one for all studies."""
-        weights = json.loads(row["settings"])["teacher_sha256"]
-        return self.folder / f"study_teachers_{self.device}" / f"{weights}.png"
+        """Of its teacher's, from the same noise and in as many steps: one for all studies."""
+        settings = json.loads(row["settings"])
+        steps = settings.get("num_inference_steps")
+        name = settings["teacher_sha256"] + (f"-in-{steps}" if steps else "")
+        return self.folder / f"study_teachers_{self.device}" / f"{name}.png"
 
     def borrow(self, cells: Sequence[Cell]) -> list[Cell]:
         """Take over what other studies have found of these cells; gives the cells they have not."""

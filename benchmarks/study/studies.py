@@ -48,6 +48,11 @@ NORMS = {
     "2 %, norm groups of 1 channel": SIZES["2 %"],
     "2 %, norm groups of 4": {**SIZES["2 %"], "student_norm_num_groups": 2},
 }
+SAMPLERS = {  # 12 steps are those of all studies
+    "2 %, 6 DDIM steps": {**NORMS["2 %, norm groups of 4"], "num_inference_steps": 6},
+    "2 %, 12 DDIM steps": NORMS["2 %, norm groups of 4"],
+    "2 %, 50 DDIM steps": {**NORMS["2 %, norm groups of 4"], "num_inference_steps": 50},
+}
 FEATURES = {"feature_weight": 0.03}  # about half of the gradient, of 0.01, 0.03, 0.1 and 1
 METHODS = {
     "no KD": {"loss": "none"},
@@ -138,6 +143,11 @@ STUDIES = {
     "normalisation": Study(
         question="Who wins when the teacher predicts noise, and what have norms to do with it?",
         base=DIGITS, teachers=PREDICTIONS, students=NORMS, methods=FOUR, rates=(3e-3, 1e-2),
+        search=False,
+    ),
+    "sampler": Study(
+        question="Does the order change with the steps of the sampler?",
+        base=DIGITS, teachers=PREDICTIONS, students=SAMPLERS, methods=FOUR, rates=(1e-2,),
         search=False,
     ),
     "long": Study(

@@ -1,6 +1,7 @@
 """Tables of studies for docs/results.md: each with its figures and with the rows behind it."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -55,9 +56,13 @@ def _origin(study: Results) -> str:
 def _references(study: Results) -> str:
     """What the teachers and real images score."""
     rows = [row for row in study.rows if row["status"] == "ok"]
-    said = [f"Teacher of {name}: FD-Lite0 {report.number(group[0]['fd_teacher'])}, "
-            f"KID {report.number(group[0]['kid_teacher'])}"
-            for name, group in reading.by(rows, "teacher").items()]  # fmt: skip
+    students = reading.told_apart("student", reading.by(rows, "student"))
+    scored = reading.by_all(rows, ("teacher", "fd_teacher", "kid_teacher"))
+    often = Counter(teacher for teacher, *_ in scored)
+    said = []
+    for (teacher, fd, kid), group in scored.items():
+        name = teacher if often[teacher] == 1 else f"{teacher}, {students[group[0]['student']]}"
+        said.append(f"Teacher of {name}: FD-Lite0 {report.number(fd)}, KID {report.number(kid)}")
     said += [f"real / real: {report.number(row['fd_floor'])} and {report.number(row['kid_floor'])}"
              for row in rows[:1]]  # fmt: skip
     return f"{'; '.join(said)}." if said else ""

@@ -17,7 +17,7 @@ from benchmarks.study.grid import SCORED, Cell
 from liftplace.analyze.errors import measure_errors, spread_timesteps
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
-from liftplace.demo.measure import Referee, spread
+from liftplace.demo.measure import Referee, Scores, spread
 from liftplace.demo.methods import for_cpu
 from liftplace.errors import UsageError
 from liftplace.evaluate.agreement import agreement
@@ -221,32 +221,38 @@ class _Judge:
         images = held_out.images(spread(len(held_out), SCORED["num_error_images"]))
         self.images = images.to(device)
         self.numbers = spread_timesteps(self.process, SCORED["num_timesteps"])
-        self.samples = self._sample(self.teacher)
-        self.teacher_scores = self.referee.score(self.samples)
+        self._of_teacher: dict[int, tuple[Tensor, Scores]] = {}
 
-    def _sample(self, model: nn.Module) -> Tensor:
+    def _teachers(self, steps: int) -> tuple[Tensor, Scores]:
+        """The teacher's samples, and their scores."""
+        if steps not in self._of_teacher:
+            samples = self._sample(self.teacher, steps)
+            self._of_teacher[steps] = samples, self.referee.score(samples)
+        return self._of_teacher[steps]
+
+    def _sample(self, model: nn.Module, steps: int) -> Tensor:
         return sample_images(
             model, self.process.sampler(), num_samples=SCORED["num_samples"],
-            num_inference_steps=SCORED["num_inference_steps"], seed=SCORED["samples_seed"],
-            description=None,
+            num_inference_steps=steps, seed=SCORED["samples_seed"], description=None,
         )  # fmt: skip
 
     def score(
         self, cell: Cell, stage: int, model: nn.Module, failed: bool, seen: dict[str, float]
     ) -> Scored:
         model.eval()
+        teachers, teacher_scores = self._teachers(cell.sampling_steps)
         row = {
             **cell.labels, "study": cell.study, "phase": cell.phase, "hash": cell.hash,
             "learning_rate": cell.rate, "seed": cell.seed, "step": stage, "status": "not finite",
-            "fd_floor": self.referee.floor.fd_lite0, "fd_teacher": self.teacher_scores.fd_lite0,
-            "kid_floor": self.referee.floor.kid, "kid_teacher": self.teacher_scores.kid,
+            "fd_floor": self.referee.floor.fd_lite0, "fd_teacher": teacher_scores.fd_lite0,
+            "kid_floor": self.referee.floor.kid, "kid_teacher": teacher_scores.kid,
             "parameters": count_parameters(model), "macs": count_macs(model),
             "share": count_parameters(model) / count_parameters(self.teacher),
             "settings": json.dumps(dict(cell.settings), sort_keys=True, default=list), **seen,
         }  # fmt: skip
         if failed:
             return Scored(row, [], {})
-        samples = self._sample(model)
+        samples = self._sample(model, cell.sampling_steps)
         task_error = self._task_error(model)
         if not samples.isfinite().all() or not np.isfinite(task_error):
             return Scored(row, [], {})
@@ -259,11 +265,11 @@ class _Judge:
         row |= {
             "status": "diverged" if worst >= DIVERGED else "ok",
             "fd": scores.fd_lite0, "kid": scores.kid,
-            "pixel_error": agreement(samples, self.samples).pixel_error,
+            "pixel_error": agreement(samples, teachers).pixel_error,
             "task_error": task_error,
             "teacher_error": (errors.total.sum() / errors.power.sum()).item(),
         }  # fmt: skip
-        shown = {"student": samples[:SHOWN], "teacher": self.samples[:SHOWN]}
+        shown = {"student": samples[:SHOWN], "teacher": teachers[:SHOWN]}
         is_shown = cell.phase == "confirm" and cell.seed == 0
         return Scored(row, _by_timestep(cell, stage, errors), shown if is_shown else {})
 

@@ -20,6 +20,8 @@ def rows_of(name):
                            for kind in ("random", "pruned") for student in ("10 %", "2 %")],
         "normalisation": [{"teacher": f"1 M, predicts {what}", "student": f"2 %, {groups}"}
                           for what in ("noise", "v") for groups in ("narrow", "wide")],
+        "sampler": [{"student": f"2 %, {steps} steps", "fd_teacher": 100.0 - steps}
+                    for steps in (6, 12)],
         "stability": [{"rate": rate} for rate in (1e-3, 1e-2)],
         "long": [{"step": step} for step in (1000, 4000)],
         "ablation": [{"variant": variant} for variant in ("", "a long name of a variant")],
@@ -34,6 +36,7 @@ PICTURES = {
     "teacher_size": ["teacher_size", "teacher_size_samples"],
     "initialisation": ["initialisation", "initialisation_samples"],
     "normalisation": ["normalisation", "normalisation_samples"],
+    "sampler": ["sampler", "sampler_samples"],
     "stability": ["stability", "stability_timesteps", "stability_samples"],
     "long": ["long", "long_samples"],
     "ablation": ["ablation", "ablation_samples"],

@@ -59,6 +59,15 @@ def test_the_block_names_its_rows_and_what_stands_behind_them(tmp_path):
     assert "(../benchmarks/results/study_capacity_cpu.csv)" in first
     assert "12 students of 3 seeds, 4 of them diverged, and 4 that only chose" in first
     assert "Teacher of 1 M: FD-Lite0 74, KID 0.26; real / real: 19 and -0.017." in first
+    save(tmp_path, [row("sampler", "LIFT", student=f"2 %, {steps} steps", fd_teacher=fd)
+                    for steps, fd in ((6, 80.0), (12, 74.0))])  # fmt: skip
+    text = tables(tmp_path)["sampler_cpu"](tmp_path)
+    assert "1 M, 6 steps: FD-Lite0 80, KID 0.26; Teacher of 1 M, 12 steps: FD-Lite0 74" in text
+
+
+def test_figures_stand_before_tables(tmp_path):
+    capacity(tmp_path)
+    text = tables(tmp_path)["capacity_cpu"](tmp_path)
     assert "![capacity cpu](results/study/capacity_cpu.png)" in text
     assert text.index("capacity_ratio_cpu.png") < text.index("| --- |")
 

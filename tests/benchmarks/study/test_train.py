@@ -59,6 +59,16 @@ def test_students_train_together_as_alone_and_a_diverged_one_is_told(tmp_path):
     assert rows[pruned.hash]["task_error"] > 0
 
 
+def test_the_steps_of_the_sampler_change_scores_and_nothing_else(tmp_path):
+    cells = [cell(loss="mse"), cell(loss="mse", num_inference_steps=3)]
+    two, three = train(cells, tmp_path / "run", "cpu")
+    assert two.row["task_error"] == three.row["task_error"]
+    assert two.row["fd"] != three.row["fd"] and two.row["fd_teacher"] != three.row["fd_teacher"]
+    assert not torch.equal(two.pictures["teacher"], three.pictures["teacher"])
+    files = StudyFiles(tmp_path, "tiny", "cpu")
+    assert files.teacher_picture(two.row) != files.teacher_picture(three.row)
+
+
 def test_stages_go_on_from_each_other_and_after_an_interruption(tmp_path):
     cells = [cell(stages=(2, 4), loss="none", lr_scheduler="constant")]
     whole = [each.row for each in train(cells, tmp_path / "whole", "cpu")]
