@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from liftplace.analyze.analysis import Samples
 from liftplace.analyze.config import AnalyzeConfig
 from liftplace.analyze.correct import corrected_by
+from liftplace.errors import NonFiniteError
 from liftplace.evaluate.collect import collect
 from liftplace.evaluate.features import extract_features
 from liftplace.evaluate.judge import Judge
@@ -16,7 +17,6 @@ from liftplace.evaluate.reference import real_features
 from liftplace.evaluate.sampler import Sampler, sampling_options
 from liftplace.evaluate.sampling import answer
 from liftplace.processes import start_processes
-from liftplace.train.learner import NonFiniteError
 
 KEPT = 12  # samples of each model that are shown
 METRICS = ("fd", "kid")

@@ -7,7 +7,7 @@ _HOME = {
     "DistillConfig": "config",
     "Learner": "learner",
     "NoiseProcess": "process",
-    "NonFiniteError": "learner",
+    "NonFiniteError": "watch",
     "Objective": "objective",
     "TrainConfig": "config",
     "TrainingInterrupted": "loop",

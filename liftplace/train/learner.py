@@ -10,7 +10,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from liftplace.errors import UsageError
+from liftplace.errors import NonFiniteError, UsageError
 from liftplace.train.capture import check_capture
 from liftplace.train.features import NOTHING, Answer, FeatureMatch, Trainee
 from liftplace.train.objective import Objective
@@ -21,17 +21,9 @@ from liftplace.train.result import save_pipeline
 from liftplace.train.run_config import RunConfig
 from liftplace.train.shares import gradient_shares
 from liftplace.train.variance import VariationalTerm
+from liftplace.train.watch import Watch
 
-# In the order in which a non-finite one is blamed: parts before what is made of them.
-WATCHED = (
-    "task", "variance", "coarse", "fine", "weight", "kd", "mse", "feature", "loss", "gradient_norm"
-)  # fmt: skip
 MODEL = "model."  # the student's weights among the trainee's
-NEVER = torch.iinfo(torch.int64).max
-
-
-class NonFiniteError(RuntimeError):
-    """A loss, a gradient or a weight is NaN or infinite."""
 
 
 class Learner:
@@ -100,7 +92,7 @@ class Learner:
         self._names: list[str] = []
         self._terms: Tensor | None = None  # (names,), float32, added up over the step's batches
         self._shares: dict[str, Tensor] = {}
-        self._first_bad = torch.full((len(WATCHED),), NEVER, device=accelerator.device)
+        self._watch = Watch(accelerator, self.name)
 
     def _take_up_weights(self) -> None:
         """The weights as they are once distributed: FSDP puts its shards in their place.
@@ -232,7 +224,7 @@ class Learner:
         """
         terms = dict(zip(self._names, self._terms.unbind(), strict=True))
         metrics = {**terms, **self._shares, "gradient_norm": self._clip()}
-        self._watch(metrics, step)
+        self._watch.note(metrics, step)
         self.learning_rate = self.schedule.get_last_lr()[0]  # of this step, for the log
         self.optimizer.step()
         self.schedule.step()
@@ -249,23 +241,10 @@ class Learner:
             return torch.tensor(float(norm), device=self._accelerator.device)
         return whole(norm.detach())
 
-    def _watch(self, metrics: dict[str, Tensor], step: int) -> None:
-        """Note on the device which metrics are not finite for the first time."""
-        fine = torch.zeros((), device=self._first_bad.device)
-        watched = torch.stack([metrics.get(name, fine) for name in WATCHED])
-        bad = ~watched.isfinite()
-        if self._accelerator.scaler is not None:
-            bad[-1] = False  # fp16 gradients may overflow: the scaler skips such a step
-        self._first_bad = torch.where(bad & (self._first_bad == NEVER), step, self._first_bad)
-
     def check_finite(self) -> None:
         """Raise NonFiniteError if anything was not finite since the last look. Waits for the
         device."""
-        first_bad = self._accelerator.gather(self._first_bad[None]).amin(dim=0).tolist()
-        step = min(first_bad)
-        if step != NEVER:
-            term = WATCHED[first_bad.index(step)]
-            raise NonFiniteError(f"step {step}: {term} of {self.name} is not finite")
+        self._watch.check()
 
     def check_weights_finite(self, step: int) -> None:
         """Raise NonFiniteError if a weight is not finite. Waits for the device."""

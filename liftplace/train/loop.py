@@ -13,13 +13,13 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from liftplace.data.encoder import Encoder
-from liftplace.errors import UsageError
+from liftplace.errors import NonFiniteError, UsageError
 from liftplace.evaluate.sampler import Sampler
 from liftplace.train import metrics
 from liftplace.train.batches import effective_batch, noisy_batches
 from liftplace.train.checkpoint import Checkpoints
 from liftplace.train.interrupt import Interrupt
-from liftplace.train.learner import Learner, NonFiniteError
+from liftplace.train.learner import Learner
 from liftplace.train.models import DTYPES
 from liftplace.train.process import NoiseProcess
 from liftplace.train.run_config import RunConfig

@@ -8,9 +8,8 @@ from liftplace.analyze import analyze, sampled
 from liftplace.analyze.config import AnalyzeConfig
 from liftplace.data.config import EncodeConfig
 from liftplace.data.encode import encode
-from liftplace.errors import UsageError
+from liftplace.errors import NonFiniteError, UsageError
 from liftplace.evaluate import collect
-from liftplace.train.learner import NonFiniteError
 from liftplace.train.models import load_model
 from liftplace.train.result import save_pipeline
 from tests.data.pictures import save_captions, save_images

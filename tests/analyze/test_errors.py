@@ -6,10 +6,10 @@ import torch
 
 from liftplace import lift_loss, place_loss
 from liftplace.analyze.errors import identity_gap, measure_errors, spread_timesteps
+from liftplace.errors import NonFiniteError
 from liftplace.evaluate.sampling import initial_noise
 from liftplace.families import family_of_model
 from liftplace.students.shrink import shrink
-from liftplace.train.learner import NonFiniteError
 from liftplace.train.models import predict
 from liftplace.train.process import NoiseProcess
 from tests.families.tiny import TINY, tiny_model

@@ -6,14 +6,13 @@ import scipy.linalg
 import torch
 from safetensors.torch import load_file
 
-from liftplace.errors import UsageError
+from liftplace.errors import NonFiniteError, UsageError
 from liftplace.evaluate import collect, evaluate
 from liftplace.evaluate.clip import ClipSimilarity
 from liftplace.evaluate.config import EvaluateConfig
 from liftplace.evaluate.draw import Drawer
 from liftplace.evaluate.evaluate import table
 from liftplace.evaluate.sampler import Sampler
-from liftplace.train.learner import NonFiniteError
 from liftplace.train.models import load_model
 from liftplace.train.result import save_pipeline
 from tests.evaluate.tiny_clip import tiny_clip

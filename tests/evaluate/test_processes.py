@@ -78,7 +78,7 @@ def test_what_one_process_refuses_ends_all(models, alone, tmp_path):
 FAILS = """
 import sys
 from liftplace.evaluate.draw import Drawer
-from liftplace.train.learner import NonFiniteError
+from liftplace.errors import NonFiniteError
 draw = Drawer.draw
 
 def fails(self, seed, first, count):
