@@ -55,8 +55,8 @@ class Cell:
     @property
     def batches(self) -> str:
         """Cells with the same see the same images, noise and teacher, and can train together."""
-        theirs = ("pretrained_teacher_name_or_path", "teacher_sha256", "dataset_name", "seed",
-                  "train_batch_size")  # fmt: skip
+        theirs = ("pretrained_teacher_name_or_path", "teacher_sha256", "dataset_name",
+                  "train_data_dir", "seed", "train_batch_size")  # fmt: skip
         return digest([*(self.settings.get(name) for name in theirs), self.stages])
 
 

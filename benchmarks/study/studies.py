@@ -15,6 +15,11 @@ DIGITS: Settings = {
     "lr_warmup_steps": 50,
     "use_ema": True,
 }
+# In colour, so that a row can be a channel or all of them.
+EMOJI: Settings = {
+    "train_data_dir": "benchmarks/data/emoji",
+    **{name: value for name, value in DIGITS.items() if name != "dataset_name"},
+}
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,6 +37,7 @@ TEACHERS = {
     "0.3 M": teacher("benchmarks/teachers/small"),
     "0.1 M": teacher("benchmarks/teachers/tiny"),
 }
+EMOJI_TEACHER = {"0.3 M": teacher("benchmarks/teachers/emoji")}
 PREDICTIONS = {
     "1.2 M, predicts noise": teacher("benchmarks/teachers/noise"),  # as the paper's DDPMs
     "1.2 M, predicts v": TEACHER["1.2 M"],
@@ -64,6 +70,11 @@ METHODS = {
     "LIFT+PLACE + feature KD": {"loss": "place", **FEATURES},
 }
 FOUR = {label: METHODS[label] for label in ("no KD", "output KD", "LIFT", "LIFT+PLACE")}
+SCOPES = {
+    **FOUR,
+    "LIFT, all channels": {"loss": "lift", "scope": "sample"},
+    "LIFT+PLACE, all channels": {"loss": "place", "scope": "sample"},
+}
 KD_ONLY = {"task_weight": 0.0}
 
 # The paper's first question at a larger scale: trained by benchmarks/configs/fashion_teacher.yaml.
@@ -139,6 +150,11 @@ STUDIES = {
     "teacher_size": Study(
         question="Does a larger teacher teach a tiny student better or worse?",
         base=DIGITS, teachers=TEACHERS, students=TINY, methods=FOUR, rates=(3e-3, 1e-2),
+    ),
+    "colour": Study(
+        question="Is it so in colour, and does a row of all channels do better than one of each?",
+        base=EMOJI, teachers=EMOJI_TEACHER, students={"8 %": SIZES["2 %"]}, methods=SCOPES,
+        rates=(3e-3, 1e-2),
     ),
     "normalisation": Study(
         question="Who wins when the teacher predicts noise, and what have norms to do with it?",

@@ -88,14 +88,15 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
     """
     config = _config(cells[0], folder, device)
     teacher = _teacher(config.pretrained_teacher_name_or_path, device)
-    judge = _judge(config.pretrained_teacher_name_or_path, config.dataset_name, device)
+    dataset = _dataset(config)
+    judge = _judge(config.pretrained_teacher_name_or_path, dataset, device)
     for stage in cells[0].stages:
         if (kept := _kept(folder, stage)).exists():
             continue
         learners = [_learner(cell, teacher, stage, device) for cell in cells]
         failed = fit(
             learners,
-            dataset=load_dataset(config.dataset_name, resolution=judge.resolution, split="train"),
+            dataset=load_dataset(dataset, resolution=judge.resolution, split="train"),
             encoder=Encoder(teacher),
             process=teacher.process(timesteps_of(config)),
             config=replace(config, max_train_steps=stage, **_checkpoints(cells[0], folder)),
@@ -124,7 +125,9 @@ def _config(cell: Cell, folder: Path, device: str) -> DistillConfig:
     """Of the run, and of each of its learners: either is recorded where there is a GPU."""
     known = {field.name for field in fields(DistillConfig)}
     given = {name: value for name, value in cell.settings.items() if name in known}
-    given["pretrained_teacher_name_or_path"] = str(ROOT / given["pretrained_teacher_name_or_path"])
+    for name in ("pretrained_teacher_name_or_path", "train_data_dir"):
+        if name in given:
+            given[name] = str(ROOT / given[name])
     return DistillConfig(
         **given, output_dir=str(folder), logging_steps=1, report_to="none", mixed_precision="no",
         cuda_graphs=device == "cuda",
@@ -155,6 +158,17 @@ def _learner(cell: Cell, teacher: LoadedModel, stage: int, device: str) -> Learn
         student = student_of(config, teacher)
     encoder = Encoder(teacher)
     return learner_of(config, student, teacher, teacher.process(), encoder, name=cell.hash)
+
+
+def _dataset(config: DistillConfig) -> str:
+    """Name or folder of the images."""
+    folder = config.train_data_dir
+    if folder is not None and not Path(folder).is_dir():
+        raise UsageError(
+            f"no pictures in {folder}: make them with python -m benchmarks emoji, as "
+            "benchmarks/configs/emoji_teacher.yaml says"
+        )
+    return config.dataset_name or folder
 
 
 def _teacher(folder: str, device: str) -> LoadedModel:

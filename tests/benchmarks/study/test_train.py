@@ -19,6 +19,8 @@ from liftplace.demo.experiment import TEACHER
 from liftplace.errors import UsageError
 from liftplace.students.shrink import shrink
 from liftplace.train.models import load_model
+from liftplace.train.result import save_pipeline
+from tests.train.tiny import process, tiny_unet
 
 FEW = {"num_samples": 16, "num_inference_steps": 2, "num_error_images": 4, "num_timesteps": 2}
 LABELS = {"teacher": "T", "student": "S", "initialisation": "random", "method": "m", "variant": ""}
@@ -84,6 +86,32 @@ def test_stages_go_on_from_each_other_and_after_an_interruption(tmp_path):
 def test_a_teacher_that_is_not_there_yet(tmp_path):
     with pytest.raises(UsageError, match="no teacher in .*/nowhere: train it there with liftplace"):
         train([cell(pretrained_teacher_name_or_path="nowhere")], tmp_path / "run", "cpu")
+
+
+def test_pictures_that_are_not_there_yet(tmp_path):
+    settings = {name: value for name, value in cell().settings.items() if name != "dataset_name"}
+    one = Cell("s", "confirm", LABELS, settings | {"train_data_dir": "nowhere"}, (2,))
+    with pytest.raises(UsageError, match="no pictures in .*/nowhere: make them with python -m"):
+        train([one], tmp_path / "run", "cpu")
+
+
+def test_students_of_a_folder_of_colour_pictures(tmp_path):
+    generator = np.random.default_rng(0)
+    for number in range(40):
+        path = tmp_path / ("train" if number % 2 else "test") / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    save_pipeline(tiny_unet(in_channels=3, out_channels=3, sample_size=16), process(),
+                  tmp_path / "teacher")  # fmt: skip
+    folders = {"train_data_dir": str(tmp_path), "teacher_sha256": "x",
+               "pretrained_teacher_name_or_path": str(tmp_path / "teacher")}  # fmt: skip
+    kept = {name: x for name, x in cell().settings.items() if name != "dataset_name"} | folders
+    kept["student_block_out_channels"] = (4, 4)
+    cells = [Cell("s", "confirm", LABELS, kept | {"loss": "lift", "scope": scope}, (2,))
+             for scope in ("channel", "sample")]  # fmt: skip
+    channel, sample = train(cells, tmp_path / "run", "cpu")
+    assert channel.row["fd"] != sample.row["fd"]
+    assert channel.pictures["student"].shape == (8, 3, 16, 16)
 
 
 def test_task_error_of_a_student_that_answers_nothing_is_one():
