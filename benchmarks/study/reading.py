@@ -11,7 +11,7 @@ from benchmarks import results
 from benchmarks.study.grid import LABELS
 from benchmarks.study.rows import StudyFiles
 from benchmarks.study.statistics import Estimate, geometric_mean, mean, paired_ratio
-from benchmarks.study.studies import FASHION_PREFIX, METHODS, STUDIES
+from benchmarks.study.studies import METHODS, PREFIXES, STUDIES
 
 ORDER = tuple(METHODS)  # of lines
 DEFAULT = "LIFT+PLACE"
@@ -55,7 +55,8 @@ class Results:
     @property
     def kind(self) -> str:
         """The study that it is, whatever the data."""
-        return self.name.removeprefix(FASHION_PREFIX)
+        prefix = next(filter(self.name.startswith, PREFIXES), "")
+        return self.name.removeprefix(prefix)
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ FASHION: Settings = {
     "lr_warmup_steps": 500,
     "use_ema": True,
 }
-FASHION_PREFIX = "fashion_"
+PREFIXES = ("fashion_", "emoji_")  # of studies that ask another one's question of other data
 FASHION_TEACHER = {"3.6 M": teacher("benchmarks/teachers/fashion")}
 FASHION_SIZES = {
     "30 %": {"student_block_out_channels": (24, 40, 64)},
@@ -171,6 +171,16 @@ STUDIES = {
         base={**DIGITS, "lr_scheduler": "constant_with_warmup"},
         teachers=PREDICTIONS, students=NORMS, methods=FOUR,
         rates=(3e-3, 1e-2), search=False, stages=(500, 1000, 2000, 4000),
+    ),
+    "emoji_long": Study(
+        question="Does the order change with the number of steps? Colour emoji.",
+        base={**EMOJI, "lr_scheduler": "constant_with_warmup"},
+        teachers=EMOJI_TEACHER, students={"8 %": SIZES["2 %"]},
+        methods={
+            label: SCOPES[label]
+            for label in ("no KD", "output KD", "LIFT+PLACE", "LIFT+PLACE, all channels")
+        },
+        rates=(1e-2, 3e-2), search=False, stages=(500, 1000, 2000),
     ),
     "fashion_capacity": Study(
         question="Who wins at which size of the student? Fashion-MNIST.",
