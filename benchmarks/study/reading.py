@@ -42,7 +42,8 @@ class Results:
     Attributes:
         name, device: of the study; the device is cpu or cuda.
         files: where that is.
-        rows: one a cell and step.
+        rows: one a cell and step, with the column "coarse_error" beside those of the file: the
+            share of the error to the teacher, over all timesteps, that a linear fit takes away.
         timesteps: one a cell, step and timestep.
     """
 
@@ -74,6 +75,9 @@ def load(folder: Path, name: str, device: str) -> Results:
     """A study's rows in the order in which it declares its levels."""
     files = StudyFiles(folder, name, device)
     rows, timesteps = (_read(path) for path in (files.rows_path, files.timesteps_path))
+    measured = by_all(timesteps, ("hash", "step"))
+    for row in rows:
+        row["coarse_error"] = _coarse_error(measured.get((row["hash"], row["step"]), []))
     if name in STUDIES:
         levels = [list(level) for level in STUDIES[name].levels()]
         rows.sort(key=lambda row: [
@@ -81,6 +85,11 @@ def load(folder: Path, name: str, device: str) -> Results:
             for label, level in zip(LABELS, levels, strict=True)
         ])  # fmt: skip
     return Results(name, device, files, rows, timesteps)
+
+
+def _coarse_error(timesteps: list[Row]) -> float:
+    total = math.fsum(row["total"] for row in timesteps)
+    return math.fsum(row["coarse"] for row in timesteps) / total if total else math.nan
 
 
 def _read(path: Path) -> list[Row]:
@@ -209,6 +218,11 @@ def kernel_distance_of(rows: Iterable[Row]) -> Estimate | None:
 def pixel_error_of(rows: Iterable[Row]) -> Estimate | None:
     """The mean of the distance to the teacher's samples from the same noise."""
     return mean(scores(rows, "pixel_error").values())
+
+
+def coarse_error_of(rows: Iterable[Row]) -> Estimate | None:
+    """The mean of the coarse share of the error, over the seeds of which it was measured."""
+    return mean(share for share in scores(rows, "coarse_error").values() if not math.isnan(share))
 
 
 def ratio_of(rows: Iterable[Row], others: Iterable[Row]) -> Estimate | None:

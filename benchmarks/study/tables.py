@@ -82,7 +82,10 @@ def _tables(study: Results, rows: list[Row], title: str) -> list[str]:
             cell = partial(_ratio, ratio=reading.ratio_to(rows, study.axes, name), other=name)
             made += _folded(f"{head}FD-Lite0 / that of {name}, paired by seed", study, rows, cell)
     made += _folded(f"{head}KID", study, rows, kernel_distance)
-    return [*made, *_folded(f"{head}Pixel error", study, rows, pixel_error)]
+    made += _folded(f"{head}Pixel error", study, rows, pixel_error)
+    if coarse_error(rows):
+        made += _folded(f"{head}Coarse share of the error", study, rows, coarse_error)
+    return made
 
 
 def _folded(summary: str, study: Results, rows: list[Row], cell: Cell) -> list[str]:
@@ -117,6 +120,11 @@ def pixel_error(rows: list[Row]) -> str:
     return estimate(found) if found else ""
 
 
+def coarse_error(rows: list[Row]) -> str:
+    found = reading.coarse_error_of(rows)
+    return estimate(found) if found else ""
+
+
 def _ratio(rows: list[Row], *, ratio: Estimator, other: str) -> str:
     if reading.name_of(rows[0]) == other:
         return "1"
@@ -130,12 +138,13 @@ def _variants(rows: list[Row]) -> str:
     for row in rows:
         groups.setdefault(reading.name_of(row), []).append(row)
     head = ["", "FD-Lite0, learning rate", "/ output KD", f"/ {DEFAULT}", "KID", "pixel error",
-            "spikes", "w", "coarse, share of gradient", "fine, share of gradient"]  # fmt: skip
+            "coarse share of the error", "spikes", "w", "coarse, share of gradient",
+            "fine, share of gradient"]  # fmt: skip
     against = [partial(_ratio, ratio=reading.ratio_to(rows, (), name), other=name)
                for name in (BASELINES[0], DEFAULT)]  # fmt: skip
     return report.table(head, [
         [name, distance_and_rate(group), *(cell(group) for cell in against),
-         kernel_distance(group), pixel_error(group),
+         kernel_distance(group), pixel_error(group), coarse_error(group),
          _number(reading.median(group, "spikes")),
          *(_number(reading.average(group, key))
            for key in ("weight", "coarse_share", "fine_share"))]
