@@ -35,7 +35,7 @@ def save_sheet(found: Sheet, path: Path, *, title: str) -> None:
     """Writes the sheet; a cell's samples stand in one row, or in two where columns are many."""
     columns = list(dict.fromkeys(column for cells in found.values() for column in cells))
     lines = 1 if len(columns) <= 2 else 2
-    heads = [_wrapped(column) for column in columns]
+    heads = [column.replace(", ", ",\n") for column in columns]
     tall = any("\n" in each for each in heads)
     label, gap, head = 1.9, 0.1, 0.75 if tall else 0.55  # inches
     wide = min((WIDTH - label) / len(columns) - gap, 3.6)
