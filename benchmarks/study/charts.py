@@ -1,5 +1,6 @@
 """What the figures of studies have in common: looks of lines, points with intervals, references."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -8,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.study import reading
-from benchmarks.study.reading import ORDER, Row
+from benchmarks.study.reading import BASELINES, ORDER, Row
 from benchmarks.study.statistics import Estimate
-from liftplace.analyze.axes import set_log, style_of, suits_log
+from liftplace.analyze.axes import NARROW, set_log, style_of, suits_log
 
 FD, KID = "FD-Lite0, lower is better", "KID, lower is better"
 RATIO = "FD-Lite0 / that of output KD, same seed"
@@ -26,12 +27,15 @@ Estimator = Callable[[list[Row]], Estimate | None]
 
 
 def styles_of(names: Iterable[str]) -> dict[str, dict]:
-    """The look of each line; a method's is the same in all figures."""
+    """The look of each line: a method's is the same in all figures, a variant's that of a method
+    which is not drawn, of the baselines none, because a panel may leave them out."""
+    names = list(names)
+    free = (number for number, name in enumerate(ORDER)
+            if name not in names and name not in BASELINES)  # fmt: skip
+    others = itertools.chain(free, itertools.count(len(ORDER)))
     styles = {}
-    others = len(ORDER)
     for name in names:
-        number = ORDER.index(name) if name in ORDER else others
-        others += name not in ORDER
+        number = ORDER.index(name) if name in ORDER else next(others)
         styles[name] = style_of(number) | {"marker": MARKERS[number % len(MARKERS)]}
     return styles
 
@@ -143,4 +147,6 @@ def ratio_axis(axes: Axes) -> None:
     """A logarithmic y axis for numbers near 1, and a line there."""
     axes.axhline(1, gid=REFERENCE, color="black", linewidth=1, zorder=0)
     fit_y(axes, logarithmic=True)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    low, high = axes.get_ylim()
+    if high > NARROW * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))

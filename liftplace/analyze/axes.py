@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from liftplace.analyze.colours import OKABE_ITO
 from liftplace.evaluate.pictures import new_figure
 
 WIDTH, DPI = 9.0, 150  # inches; shown 900 pixels wide, 10 points are 14 pixels high
 DASHES = ("-", (0, (4, 1.2)), (0, (5, 1, 1, 1)), (0, (1.4, 0.8)))
+NARROW = 2.0  # a logarithmic axis whose ends are nearer has the ticks of a linear one
 LABEL = 34  # characters of a name in a picture
 
 
@@ -50,6 +51,9 @@ def set_log(axes: Axes, which: str = "y") -> None:
     steps = {4: range(1, 10), 30: (1, 2, 3, 5), 1000: (1, 3), math.inf: (1,)}  # by the range
     labelled = next(subs for most, subs in steps.items() if high < most * low)
     axis.set_major_locator(LogLocator(subs=labelled))
+    if high < NARROW * low:
+        axis.set_major_locator(MaxNLocator(6))
+        axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -82,4 +82,18 @@ def test_a_negative_floor_is_told_where_it_has_no_place(axes):
 def test_a_method_looks_the_same_whatever_stands_beside_it():
     alone, beside = charts.styles_of(["LIFT"]), charts.styles_of(["w = 1", "no KD", "LIFT"])
     assert alone["LIFT"] == beside["LIFT"]
-    assert len({str(style) for style in beside.values()}) == 3
+    assert len({style["color"] for style in beside.values()}) == 3
+
+
+def test_a_variant_looks_the_same_in_a_panel_without_the_baseline():
+    names = ["no KD", "LIFT+PLACE", "LIFT+PLACE, all channels"]
+    whole, without = charts.styles_of(["output KD", *names]), charts.styles_of(names)
+    assert all(whole[name] == without[name] for name in names)
+    assert len({style["color"] for style in whole.values()}) == 4
+
+
+def test_ratios_near_one_have_several_ticks(axes):
+    axes.plot([1, 2], [0.97, 1.08], gid=charts.VALUE)
+    charts.ratio_axis(axes)
+    low, high = axes.get_ylim()
+    assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 3
