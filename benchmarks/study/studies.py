@@ -75,6 +75,7 @@ SCOPES = {
     "LIFT, all channels": {"loss": "lift", "scope": "sample"},
     "LIFT+PLACE, all channels": {"loss": "place", "scope": "sample"},
 }
+COARSE = {"mse_weight": 1.0, "loss": "lift", "terms": "coarse"}  # beside output KD
 KD_ONLY = {"task_weight": 0.0}
 
 # The paper's first question at a larger scale: trained by benchmarks/configs/fashion_teacher.yaml.
@@ -165,6 +166,24 @@ STUDIES = {
         question="Does the order change with the steps of the sampler?",
         base=DIGITS, teachers=PREDICTIONS, students=SAMPLERS, methods=FOUR, rates=(1e-2,),
         search=False,
+    ),
+    "noisy_timesteps": Study(
+        question="Does a coarse term help where it is of noisy timesteps alone?",
+        base=DIGITS, teachers=PREDICTIONS,
+        students={"2 %, norm groups of 4": NORMS["2 %, norm groups of 4"]},
+        methods={
+            "output KD": METHODS["output KD"],
+            "LIFT+PLACE": METHODS["LIFT+PLACE"],
+            "+ coarse LIFT, t >= 500": {**COARSE, "kd_min_timestep": 500.0},
+            "+ coarse LIFT, t >= 750": {**COARSE, "kd_min_timestep": 750.0},
+            "+ 0.2 coarse LIFT, t >= 750": {
+                **COARSE, "kd_min_timestep": 750.0, "kd_weight": 0.2
+            },
+            "+ coarse LIFT+PLACE, t >= 750": {
+                **COARSE, "kd_min_timestep": 750.0, "loss": "place"
+            },
+        },
+        rates=(3e-3, 1e-2), search=False,
     ),
     "long": Study(
         question="Does the order change with the number of steps, and what the teacher predicts?",

@@ -64,6 +64,8 @@ class DistillConfig(RunConfig):
     kd_weight_schedule: Schedule = "constant"
     kd_weight_end: float = 0.0
     """Weight of the distillation loss, likewise."""
+    kd_min_timestep: float = 0.0
+    """Distil the output only from this timestep on, where images are noisy; 0 for all."""
     mse_weight: float = 0.0
     mse_weight_schedule: Schedule = "constant"
     mse_weight_end: float = 0.0
@@ -107,8 +109,8 @@ class DistillConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(0, self, "task_weight", "task_weight_end", "kd_weight", "kd_weight_end",
-                 "mse_weight", "mse_weight_end", "feature_weight", "feature_weight_end",
-                 "variance_weight", "eps", "eps_of_sum")  # fmt: skip
+                 "kd_min_timestep", "mse_weight", "mse_weight_end", "feature_weight",
+                 "feature_weight_end", "variance_weight", "eps", "eps_of_sum")  # fmt: skip
         if self.feature_mask is not None and not self.feature_mask > 0:
             raise UsageError(f"feature_mask must be greater than 0, got {self.feature_mask}")
         if self.eps is not None and self.eps_of_sum is not None:

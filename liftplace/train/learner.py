@@ -211,6 +211,7 @@ class Learner:
                 (hidden, teacher.features[pair.teacher]) for pair, hidden in answer.features.items()
             ],
             sample_weight=batch.weight,
+            timesteps=batch.timesteps,
             progress=progress,
             process_group=self._ranks,
             only=only,

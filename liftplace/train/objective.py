@@ -24,7 +24,8 @@ class Objective:
     squared error to the teacher once more, for a sum with one of those. `reduction` holds for all
     terms: the mean over elements, or the sum over a sample, averaged over the batch. `weight` may
     also be "linear" or "cosine": a ramp from 0 to 1 over the run. Each of the four weights may go
-    to its `_end` over the run, by its `_schedule`.
+    to its `_end` over the run, by its `_schedule`. In D a sample below the timestep
+    `kd_min_timestep` counts as if the student had answered as the teacher.
     """
 
     loss: str = "place"
@@ -40,6 +41,7 @@ class Objective:
     eps: float = 1e-7
     impl: str = "auto"
     variance_weight: float = 1.0
+    kd_min_timestep: float = 0.0
     mse_weight: float = 0.0
     feature_weight: float = 0.0
     feature_mask: float | None = None
@@ -91,6 +93,7 @@ class Objective:
         variance: Tensor | None = None,
         features: Iterable[tuple[Tensor, Tensor]] = (),
         sample_weight: Tensor | None = None,
+        timesteps: Tensor | None = None,
         progress: float | Tensor = 0.0,
         process_group: torch.distributed.ProcessGroup | None = None,
         only: str | None = None,
@@ -103,6 +106,7 @@ class Objective:
             features: the hidden states of the student and of the teacher, pair by pair.
             sample_weight: (batch,), of each sample in the task loss; 1 by default. The distillation
                 loss has none: its fits are over whole rows.
+            timesteps: (batch,), of each sample; read where `kd_min_timestep` is not 0.
             progress: how much of the run is over, in [0, 1], also as a 0-d tensor; for the
                 schedules.
             process_group: ranks that share the batch.
@@ -123,10 +127,11 @@ class Objective:
             terms["variance"] = variance.mean() * self._elements(student)
             task = task + self.variance_weight * terms["variance"]
         summands = {"task": self.weight_of("task", progress) * task}
+        taught = self._taught(student, teacher, timesteps)
         if self.loss == "mse":
-            terms["kd"] = self._squared_error(student, teacher)
+            terms["kd"] = self._squared_error(taught, teacher)
         elif self.loss != "none":
-            terms["kd"], fitted = self._fitted(student, teacher, progress, process_group)
+            terms["kd"], fitted = self._fitted(taught, teacher, progress, process_group)
             terms |= fitted
         kd_weight = self.weight_of("kd", progress)
         if "kd" in terms:
@@ -145,10 +150,18 @@ class Objective:
         if only is not None:
             if only in ("coarse", "fine"):  # the op gives them without a gradient
                 options = {"terms": only, "weight": fitted["weight"]}
-                summands[only] = kd_weight * self._fitted(student, teacher, progress, **options)[0]
+                summands[only] = kd_weight * self._fitted(taught, teacher, progress, **options)[0]
             loss = summands[only] + 0 * total
         weighted = {f"weighted/{name}": value for name, value in summands.items()}
         return {"loss": loss} | {name: value.detach() for name, value in (terms | weighted).items()}
+
+    def _taught(self, student: Tensor, teacher: Tensor | None, timesteps: Tensor | None) -> Tensor:
+        """The student's output, where the timestep is too low for D the teacher's: the batch keeps
+        its size, and nothing waits for the device."""
+        if self.kd_min_timestep == 0 or self.loss == "none":
+            return student
+        noisy = (timesteps >= self.kd_min_timestep).view(-1, *[1] * (student.ndim - 1))
+        return torch.where(noisy, student, teacher)
 
     def _squared_error(
         self, student: Tensor, other: Tensor, sample_weight: Tensor | None = None

@@ -116,7 +116,17 @@ def learner_of(
     encoder: Encoder,
     name: str = "student",
 ) -> Learner:
-    """What trains the student as the settings describe it."""
+    """What trains the student as the settings describe it.
+
+    Raises:
+        UsageError: settings that the models or the process do not go with.
+    """
+    steps = process.scheduler.config.num_train_timesteps
+    if config.kd_min_timestep >= steps:
+        raise UsageError(
+            f"kd_min_timestep is {config.kd_min_timestep:g}, and the teacher has {steps} "
+            "timesteps: nothing would be distilled"
+        )
     objective = objective_of(config, *encoder.shape[:2])
     return Learner(
         student.model,

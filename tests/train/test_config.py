@@ -13,6 +13,7 @@ from liftplace.train import DistillConfig
         ({"eps": 1e-7, "eps_of_sum": 1e-7}, "eps or eps_of_sum, not both"),
         ({"feature_weight": -1.0}, "feature_weight must be at least 0, got -1.0"),
         ({"feature_mask": 0.0}, "feature_mask must be greater than 0, got 0.0"),
+        ({"kd_min_timestep": -1.0}, "kd_min_timestep must be at least 0, got -1.0"),
         ({"kd_weight_schedule": "step"}, "one of constant, linear, cosine, got 'step'"),
         ({"student_block_out_channels": (8, 0)}, "one positive number a level"),
     ],

@@ -74,6 +74,14 @@ def test_two_halves_give_the_gradient_of_the_whole(digits):
     torch.testing.assert_close(whole.update(1)["loss"], halves.update(1)["loss"])
 
 
+@pytest.mark.parametrize(("kd_min_timestep", "learns"), [(0.0, True), (999.5, False)])
+def test_the_batch_s_timesteps_decide_what_is_distilled(batch, kd_min_timestep, learns):
+    objective = Objective("mse", task_weight=0.0, kd_min_timestep=kd_min_timestep)
+    trained = learner(objective)
+    trained.accumulate(batch, Answer(torch.zeros_like(batch.target)))
+    assert (trained.update(1)["gradient_norm"].item() > 0) == learns
+
+
 def test_gradients_are_clipped_and_the_norm_is_the_one_before(batch):
     trained = learner(max_grad_norm=1e-3)
     trained.accumulate(batch, None)

@@ -82,6 +82,23 @@ def test_only_the_loss_has_a_gradient(outputs, loss):
     assert gradient.isfinite().all() and gradient.any()
 
 
+@pytest.mark.parametrize("loss", ["mse", "lift", "place"])
+def test_only_noisy_samples_are_distilled(outputs, loss):
+    student, target, teacher = outputs
+    objective = Objective(loss, 0.0, terms="coarse", group_size=8, kd_min_timestep=500.0)
+    timesteps = torch.tensor([499, 500, 999])
+    terms = objective(student, target, teacher, timesteps=timesteps)
+    terms["loss"].backward()
+    found, student.grad = student.grad, None
+
+    noisy = Objective(loss, 0.0, terms="coarse", group_size=8)
+    expected = noisy(student[1:], target[1:], teacher[1:])
+    (2 / 3 * expected["loss"]).backward()  # the third sample has no error
+    torch.testing.assert_close(terms["kd"], 2 / 3 * expected["kd"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, student.grad, rtol=1e-5, atol=1e-6)
+    assert found[0].count_nonzero() == 0
+
+
 def test_ramps_go_from_nothing_to_all():
     assert [ramp("linear", x) for x in (0.0, 0.25, 1.0)] == [0.0, 0.25, 1.0]
     assert [ramp("cosine", x) for x in (0.0, 0.5, 1.0)] == pytest.approx([0.0, 0.5, 1.0])

@@ -173,6 +173,7 @@ def test_images_read_in_other_processes_are_the_same_images(tmp_path):
     ("changes", "message"),
     [
         ({"student_block_out_channels": (4,)}, "must be 2 numbers, one for each level"),
+        ({"kd_min_timestep": 1000.0}, "kd_min_timestep is 1000, and .* has 1000 timesteps"),
         ({"resolution": 16}, "--resolution is 16, but .*teacher works at 8"),
     ],
 )

@@ -18,6 +18,7 @@ OBJECTIVES = {
     "no KD": Objective("none"),
     "features": Objective("mse", feature_weight=0.1),
     "ramp of w": Objective("place", impl="reference", weight="cosine"),
+    "noisy": Objective("lift", impl="reference", kd_min_timestep=500.0),
     "schedule": Objective("mse", kd_weight_schedule="linear", task_weight_schedule="cosine"),
 }
 
