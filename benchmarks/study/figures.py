@@ -71,8 +71,6 @@ def _kinds(study: Results, rows: list[Row], title: str) -> dict[str, Draw]:
         kinds[""] = partial(save_panels, **given, across="student", along="initialisation")
     elif study.kind in ("normalisation", "sampler"):
         kinds[""] = partial(save_panels, **given, across="teacher", along="student")
-    elif study.kind == "noisy_timesteps":
-        kinds[""] = partial(save_panels, **given, across="student", along="teacher")
     elif study.kind == "stability":
         kinds[""] = partial(sweeps.save_stability, rows=compared, title=head)
         if drift := sweeps.drift(compared, study.timesteps):

@@ -22,7 +22,6 @@ AXES = {  # what a study varies beside the method and its variant
     "initialisation": ("student", "initialisation"),
     "normalisation": ("teacher", "student"),
     "sampler": ("teacher", "student"),
-    "noisy_timesteps": ("teacher",),
     "stability": ("learning_rate",),
     "long": ("step",),
 }

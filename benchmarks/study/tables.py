@@ -57,12 +57,15 @@ def _references(study: Results) -> str:
     """What the teachers and real images score."""
     rows = [row for row in study.rows if row["status"] == "ok"]
     students = reading.told_apart("student", reading.by(rows, "student"))
-    scored = reading.by_all(rows, ("teacher", "fd_teacher", "kid_teacher"))
-    often = Counter(teacher for teacher, *_ in scored)
+    scored: dict[tuple[str, str], Row] = {}  # as it is told, because machines round differently
+    for row in rows:
+        fd, kid = (report.number(row[f"{score}_teacher"]) for score in ("fd", "kid"))
+        scored.setdefault((row["teacher"], f"FD-Lite0 {fd}, KID {kid}"), row)
+    often = Counter(teacher for teacher, _ in scored)
     said = []
-    for (teacher, fd, kid), group in scored.items():
-        name = teacher if often[teacher] == 1 else f"{teacher}, {students[group[0]['student']]}"
-        said.append(f"Teacher of {name}: FD-Lite0 {report.number(fd)}, KID {report.number(kid)}")
+    for (teacher, scores), row in scored.items():
+        name = teacher if often[teacher] == 1 else f"{teacher}, {students[row['student']]}"
+        said.append(f"Teacher of {name}: {scores}")
     said += [f"real / real: {report.number(row['fd_floor'])} and {report.number(row['kid_floor'])}"
              for row in rows[:1]]  # fmt: skip
     return f"{'; '.join(said)}." if said else ""

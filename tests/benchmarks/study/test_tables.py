@@ -65,6 +65,14 @@ def test_the_block_names_its_rows_and_what_stands_behind_them(tmp_path):
     assert "1 M, 6 steps: FD-Lite0 80, KID 0.26; Teacher of 1 M, 12 steps: FD-Lite0 74" in text
 
 
+def test_a_teacher_scored_on_two_machines_is_named_once(tmp_path):
+    save(tmp_path, [row("capacity", "LIFT", seed=seed, fd_teacher=fd)
+                    for seed, fd in enumerate((74.214, 74.222))])  # fmt: skip
+    text = tables(tmp_path)["capacity_cpu"](tmp_path)
+    assert text.count("Teacher of") == 1
+    assert "Teacher of 1 M: FD-Lite0 74.2, KID 0.26" in text
+
+
 def test_the_coarse_share_is_of_the_errors_of_all_timesteps(tmp_path):
     rows = [row("capacity", "LIFT", seed=seed) for seed in range(2)]
     lines = [{"hash": each["hash"], "step": each["step"], "timestep": timestep, "power": 1.0,
