@@ -155,7 +155,7 @@ def save_long(path: Path, *, rows: list[Row], title: str) -> None:
     references = draw_references(grid[0], rows, "fd")
     fit_y(grid[0], logarithmic=True)
     ratio_axis(grid[1])
-    grid[0].set_title(title, fontsize=10)
+    grid[0].set_title(title.replace("; ", "\n"), fontsize=10)  # wider than the panel in a line
     finish(figure, styles | references, path)
 
 
