@@ -4,44 +4,25 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 from liftplace.errors import UsageError
-from liftplace.train import CheckpointError, NonFiniteError, TrainingInterrupted, fit
+from liftplace.train import CheckpointError, TrainingInterrupted, fit
 from liftplace.train import checkpoint as checkpoint_module
 from liftplace.train.metrics import read_metrics
 from tests.train.tiny import (
+    Disturbed,
     assert_same_weights,
+    checkpoints,
     config_for,
     encoder,
     learner_for,
     process,
+    run,
     tiny_unet,
 )
-
-IMAGES_A_STEP = 8
-
-
-class Disturbed(Dataset):
-    """The digits; before the first image of a step something happens."""
-
-    def __init__(self, images, step, disturb):
-        self.images, self.step, self.disturb = images, step, disturb
-        self.taken = 0
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        self.taken += 1
-        item = self.images[index]
-        if self.taken == (self.step - 1) * IMAGES_A_STEP + 1:
-            return self.disturb(item) or item
-        return item
 
 
 def press_ctrl_c(item):
@@ -50,28 +31,6 @@ def press_ctrl_c(item):
 
 def crash(item):
     raise MemoryError("as if the machine had failed")
-
-
-def make_nan(item):
-    return {"images": item["images"] * torch.nan}
-
-
-def run(folder, dataset, losses=("place", "none"), teacher=None, **settings):
-    config = config_for(folder, **settings)
-    learners = [learner_for(config, loss) for loss in losses]
-    fit(
-        learners,
-        dataset=dataset,
-        encoder=encoder(),
-        process=process(),
-        config=config,
-        teacher=teacher or tiny_unet(),
-    )
-    return learners
-
-
-def checkpoints(folder):
-    return sorted(path.name for path in Path(folder).glob("*checkpoint-*"))
 
 
 def assert_same_run(learners, others, folder, other_folder):
@@ -150,83 +109,6 @@ def test_metrics_are_complete(whole):
     assert line.keys() == expected
 
 
-def test_non_finite_loss_stops_and_is_never_saved(tmp_path, digits):
-    # Logged every 10 steps only, so the checkpoint of step 6 is what would save the NaN.
-    with pytest.raises(
-        NonFiniteError,
-        match="^step 5: task of place is not finite; the last good checkpoint is .*/checkpoint-3$",
-    ):
-        run(tmp_path, Disturbed(digits, 5, make_nan), logging_steps=10)
-    assert checkpoints(tmp_path) == ["checkpoint-3"]
-    assert read_metrics_if_any(tmp_path) == []
-
-
-def test_the_others_go_on_without_one_that_fails(tmp_path, digits):
-    def learners(config):
-        return [
-            learner_for(config, "none"),
-            learner_for(config, "mse"),
-            learner_for(config, "lift"),
-        ]
-
-    config = config_for(tmp_path / "all")
-    spoilt, *rest = learners(config)
-
-    def spoil(item):
-        spoilt.parameters[0].data.fill_(torch.nan)
-
-    kinds = {"encoder": encoder(), "process": process(), "teacher": tiny_unet()}
-    disturbed = Disturbed(digits, 3, spoil)
-    failed = fit([spoilt, *rest], dataset=disturbed, config=config, keep_going=True, **kinds)
-    assert list(failed) == ["none"]
-    assert "step 3: task of none is not finite" in str(failed["none"])
-    alone = config_for(tmp_path / "alone")
-    _, *undisturbed = learners(alone)
-    assert fit(undisturbed, dataset=digits, config=alone, keep_going=True, **kinds) == {}
-    for ours, theirs in zip(rest, undisturbed, strict=True):
-        assert_same_weights(ours.model, theirs.model)
-    lines = read_metrics(tmp_path / "all" / "metrics.jsonl")
-    assert "none/task" in lines[1] and "none/task" not in lines[-1] and "mse/task" in lines[-1]
-
-
-def test_nothing_goes_on_when_all_have_failed(tmp_path, digits):
-    config = config_for(tmp_path)
-    learner = learner_for(config, "none")
-    disturbed = Disturbed(digits, 2, make_nan)
-    failed = fit([learner], dataset=disturbed, encoder=encoder(), process=process(), config=config,
-                 keep_going=True)  # fmt: skip
-    assert list(failed) == ["none"]
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) <= 2
-    assert checkpoints(tmp_path) == []
-
-
-def read_metrics_if_any(folder):
-    file = folder / "metrics.jsonl"
-    return read_metrics(file) if file.exists() else []
-
-
-def test_the_term_at_fault_is_named(tmp_path, digits):
-    teacher = tiny_unet()
-    torch.nn.init.constant_(teacher.conv_out.bias, torch.inf)
-    with pytest.raises(
-        NonFiniteError, match="^step 1: coarse of place .* last good checkpoint is none$"
-    ):
-        run(tmp_path, digits, teacher=teacher)
-
-
-def test_average_that_is_not_finite_is_not_saved(tmp_path, digits):
-    config = config_for(tmp_path)
-    learner = learner_for(config, "none")
-
-    def spoil(item):
-        learner.ema.shadow_params[0].fill_(torch.nan)
-
-    with pytest.raises(NonFiniteError, match="^step 3: a weight of none is not finite"):
-        fit([learner], dataset=Disturbed(digits, 2, spoil), encoder=encoder(), process=process(),
-            config=config)  # fmt: skip
-    assert checkpoints(tmp_path) == []
-
-
 def test_full_disk_names_the_last_checkpoint(tmp_path, digits, monkeypatch):
     flush = checkpoint_module.flush
 
@@ -245,7 +127,7 @@ KILLED_WHILE_SAVING = """
 import os, signal, sys
 from liftplace.data import load_dataset
 from liftplace.train import checkpoint
-from tests.train.test_loop import run
+from tests.train.tiny import run
 
 flush = checkpoint.flush
 

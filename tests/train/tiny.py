@@ -1,15 +1,18 @@
 """Tiny models and short runs that the tests of the trainer share."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from diffusers import UNet2DModel
+from torch.utils.data import Dataset
 
 from liftplace.data.encoder import Encoder
-from liftplace.train import DistillConfig, Learner, NoiseProcess, Objective
+from liftplace.train import DistillConfig, Learner, NoiseProcess, Objective, fit
 from liftplace.train.models import LoadedModel
 
 RESOLUTION = 8
+IMAGES_A_STEP = 8  # of `config_for`
 
 
 def tiny_unet(seed: int = 0, **changes) -> UNet2DModel:
@@ -69,3 +72,40 @@ def assert_same_weights(one, other) -> None:
     weights = other.state_dict()
     for name, weight in one.state_dict().items():
         assert torch.equal(weight, weights[name]), name
+
+
+class Disturbed(Dataset):
+    """The digits; before the first image of a step something happens."""
+
+    def __init__(self, images, step, disturb):
+        self.images, self.step, self.disturb = images, step, disturb
+        self.taken = 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        self.taken += 1
+        item = self.images[index]
+        if self.taken == (self.step - 1) * IMAGES_A_STEP + 1:
+            return self.disturb(item) or item
+        return item
+
+
+def run(folder, dataset, losses=("place", "none"), teacher=None, **settings):
+    """The learners after a whole run of `fit`."""
+    config = config_for(folder, **settings)
+    learners = [learner_for(config, loss) for loss in losses]
+    fit(
+        learners,
+        dataset=dataset,
+        encoder=encoder(),
+        process=process(),
+        config=config,
+        teacher=teacher or tiny_unet(),
+    )
+    return learners
+
+
+def checkpoints(folder):
+    return sorted(path.name for path in Path(folder).glob("*checkpoint-*"))
