@@ -42,8 +42,9 @@ class Results:
     Attributes:
         name, device: of the study; the device is cpu or cuda.
         files: where that is.
-        rows: one a cell and step, with the column "coarse_error" beside those of the file: the
-            share of the error to the teacher, over all timesteps, that a linear fit takes away.
+        rows: one a cell and step, with three columns beside those of the file: "coarse_error" and
+            "fine_error", what of the error to the teacher, over all timesteps, a linear fit takes
+            away and what it leaves, and "coarse_of_error", the share of the first in both.
         timesteps: one a cell, step and timestep.
     """
 
@@ -77,7 +78,7 @@ def load(folder: Path, name: str, device: str) -> Results:
     rows, timesteps = (_read(path) for path in (files.rows_path, files.timesteps_path))
     measured = by_all(timesteps, ("hash", "step"))
     for row in rows:
-        row["coarse_error"] = _coarse_error(measured.get((row["hash"], row["step"]), []))
+        row |= _parts_of_error(measured.get((row["hash"], row["step"]), []))
     if name in STUDIES:
         levels = [list(level) for level in STUDIES[name].levels()]
         rows.sort(key=lambda row: [
@@ -87,9 +88,13 @@ def load(folder: Path, name: str, device: str) -> Results:
     return Results(name, device, files, rows, timesteps)
 
 
-def _coarse_error(timesteps: list[Row]) -> float:
-    total = math.fsum(row["total"] for row in timesteps)
-    return math.fsum(row["coarse"] for row in timesteps) / total if total else math.nan
+def _parts_of_error(timesteps: list[Row]) -> dict[str, float]:
+    names = ("coarse_error", "fine_error", "coarse_of_error")
+    if not timesteps:
+        return dict.fromkeys(names, math.nan)
+    total, coarse = (math.fsum(row[key] for row in timesteps) for key in ("total", "coarse"))
+    share = coarse / total if total else math.nan
+    return dict(zip(names, (coarse, total - coarse, share), strict=True))
 
 
 def _read(path: Path) -> list[Row]:
@@ -220,19 +225,23 @@ def pixel_error_of(rows: Iterable[Row]) -> Estimate | None:
     return mean(scores(rows, "pixel_error").values())
 
 
-def coarse_error_of(rows: Iterable[Row]) -> Estimate | None:
+def coarse_of_error(rows: Iterable[Row]) -> Estimate | None:
     """The mean of the coarse share of the error, over the seeds of which it was measured."""
-    return mean(share for share in scores(rows, "coarse_error").values() if not math.isnan(share))
+    return mean(_measured(rows, "coarse_of_error").values())
 
 
-def ratio_of(rows: Iterable[Row], others: Iterable[Row]) -> Estimate | None:
-    """FD over that of others, paired by seed."""
-    return paired_ratio(scores(rows), scores(others))
+def _measured(rows: Iterable[Row], key: str) -> dict[int, float]:
+    return {seed: value for seed, value in scores(rows, key).items() if not math.isnan(value)}
+
+
+def ratio_of(rows: Iterable[Row], others: Iterable[Row], key: str = "fd") -> Estimate | None:
+    """A score over that of others, paired by seed."""
+    return paired_ratio(_measured(rows, key), _measured(others, key))
 
 
 def average(rows: Iterable[Row], key: str) -> float | None:
     """The mean of a column where it was measured; None where it nowhere was."""
-    values = [value for value in scores(rows, key).values() if not math.isnan(value)]
+    values = _measured(rows, key).values()
     return sum(values) / len(values) if values else None
 
 
@@ -243,13 +252,13 @@ def median(rows: Iterable[Row], key: str) -> float | None:
 
 
 def ratio_to(
-    rows: Iterable[Row], axes: Sequence[str], other: str = BASELINES[0]
+    rows: Iterable[Row], axes: Sequence[str], other: str = BASELINES[0], key: str = "fd"
 ) -> Callable[[list[Row]], Estimate | None]:
-    """From the rows of a setting to its FD over that of `other` at the same place on the axes."""
+    """From a setting's rows to its score over that of `other` at the same place on the axes."""
     others = by_all((row for row in rows if name_of(row) == other), axes)
 
     def ratio(group: list[Row]) -> Estimate | None:
-        return ratio_of(group, others.get(tuple(group[0][axis] for axis in axes), []))
+        return ratio_of(group, others.get(tuple(group[0][axis] for axis in axes), []), key)
 
     return ratio
 

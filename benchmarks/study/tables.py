@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from benchmarks.study.statistics import Estimate
 from benchmarks.study.studies import STUDIES
 
 PICTURES = Path("results") / "study"  # below the page's folder
-Estimator = Callable[[list[Row]], Estimate | None]
+ERRORS = {"coarse_error": "coarse", "fine_error": "fine"}  # parts of a student's, by column
 Cell = Callable[[list[Row]], str]
 
 
@@ -80,15 +80,23 @@ def _tables(study: Results, rows: list[Row], title: str) -> list[str]:
     else:
         made = [f"{head}FD-Lite0, learning rate:", _grid(study, rows, distance_and_rate)]
     for name in BASELINES:
-        names = set(map(reading.name_of, rows))
-        if name in names and len(names) > 1:
-            cell = partial(_ratio, ratio=reading.ratio_to(rows, study.axes, name), other=name)
-            made += _folded(f"{head}FD-Lite0 / that of {name}, paired by seed", study, rows, cell)
+        made += _ratios(f"{head}FD-Lite0", study, rows, "fd", name)
     made += _folded(f"{head}KID", study, rows, kernel_distance)
     made += _folded(f"{head}Pixel error", study, rows, pixel_error)
-    if coarse_error(rows):
-        made += _folded(f"{head}Coarse share of the error", study, rows, coarse_error)
+    if coarse_of_error(rows):
+        made += _folded(f"{head}Coarse share of the error", study, rows, coarse_of_error)
+        for key, part in ERRORS.items():
+            made += _ratios(f"{head}{part.capitalize()} error", study, rows, key, BASELINES[0])
     return made
+
+
+def _ratios(what: str, study: Results, rows: list[Row], key: str, other: str) -> list[str]:
+    """A score over that of one of the methods, where there are others."""
+    names = set(map(reading.name_of, rows))
+    if other not in names or len(names) == 1:
+        return []
+    cell = _ratio(rows, study.axes, other, key)
+    return _folded(f"{what} / that of {other}, paired by seed", study, rows, cell)
 
 
 def _folded(summary: str, study: Results, rows: list[Row], cell: Cell) -> list[str]:
@@ -123,16 +131,21 @@ def pixel_error(rows: list[Row]) -> str:
     return estimate(found) if found else ""
 
 
-def coarse_error(rows: list[Row]) -> str:
-    found = reading.coarse_error_of(rows)
+def coarse_of_error(rows: list[Row]) -> str:
+    found = reading.coarse_of_error(rows)
     return estimate(found) if found else ""
 
 
-def _ratio(rows: list[Row], *, ratio: Estimator, other: str) -> str:
-    if reading.name_of(rows[0]) == other:
-        return "1"
-    found = ratio(rows)
-    return estimate(found) if found else ""
+def _ratio(rows: list[Row], axes: Sequence[str], other: str, key: str = "fd") -> Cell:
+    ratio = reading.ratio_to(rows, axes, other, key)
+
+    def cell(group: list[Row]) -> str:
+        if reading.name_of(group[0]) == other:
+            return "1"
+        found = ratio(group)
+        return estimate(found) if found else ""
+
+    return cell
 
 
 def _variants(rows: list[Row]) -> str:
@@ -141,13 +154,14 @@ def _variants(rows: list[Row]) -> str:
     for row in rows:
         groups.setdefault(reading.name_of(row), []).append(row)
     head = ["", "FD-Lite0, learning rate", "/ output KD", f"/ {DEFAULT}", "KID", "pixel error",
-            "coarse share of the error", "spikes", "w", "coarse, share of gradient",
-            "fine, share of gradient"]  # fmt: skip
-    against = [partial(_ratio, ratio=reading.ratio_to(rows, (), name), other=name)
-               for name in (BASELINES[0], DEFAULT)]  # fmt: skip
+            "coarse share of the error", *(f"{part} error / output KD" for part in ERRORS.values()),
+            "spikes", "w", "coarse, share of gradient", "fine, share of gradient"]  # fmt: skip
+    against = [_ratio(rows, (), name) for name in (BASELINES[0], DEFAULT)]
+    errors = [_ratio(rows, (), BASELINES[0], key) for key in ERRORS]
     return report.table(head, [
         [name, distance_and_rate(group), *(cell(group) for cell in against),
-         kernel_distance(group), pixel_error(group), coarse_error(group),
+         kernel_distance(group), pixel_error(group), coarse_of_error(group),
+         *(cell(group) for cell in errors),
          _number(reading.median(group, "spikes")),
          *(_number(reading.average(group, key))
            for key in ("weight", "coarse_share", "fine_share"))]

@@ -50,10 +50,11 @@ def set_log(axes: Axes, which: str = "y") -> None:
     low, high = sorted(axis.get_view_interval())
     steps = {4: range(1, 10), 30: (1, 2, 3, 5), 1000: (1, 3), math.inf: (1,)}  # by the range
     labelled = next(subs for most, subs in steps.items() if high < most * low)
-    axis.set_major_locator(LogLocator(subs=labelled))
     if high < NARROW * low:
         axis.set_major_locator(MaxNLocator(6))
         axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(LogLocator(subs=labelled))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from liftplace import lift_loss, place_loss
+from liftplace.errors import UsageError
 from liftplace.train.features import feature_loss
 
 WEIGHTED = ("task", "kd", "mse", "feature")  # terms that have a weight and a schedule of it
@@ -120,6 +121,9 @@ class Objective:
             with all that it is multiplied by: "weighted/task" (the variational term in it),
             "weighted/kd" or "weighted/coarse" and "weighted/fine", "weighted/mse",
             "weighted/feature".
+
+        Raises:
+            UsageError: `kd_min_timestep` is set and there are no timesteps.
         """
         task = self._squared_error(student, target, sample_weight)
         terms, fitted = {"task": task}, {}
@@ -160,6 +164,8 @@ class Objective:
         its size, and nothing waits for the device."""
         if self.kd_min_timestep == 0 or self.loss == "none":
             return student
+        if timesteps is None:
+            raise UsageError(f"kd_min_timestep is {self.kd_min_timestep:g}: give timesteps too")
         noisy = (timesteps >= self.kd_min_timestep).view(-1, *[1] * (student.ndim - 1))
         return torch.where(noisy, student, teacher)
 

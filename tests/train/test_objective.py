@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from liftplace import lift_loss, place_loss
+from liftplace.errors import UsageError
 from liftplace.train import Objective
 from liftplace.train.features import feature_loss
 from liftplace.train.objective import ramp
@@ -97,6 +98,8 @@ def test_only_noisy_samples_are_distilled(outputs, loss):
     torch.testing.assert_close(terms["kd"], 2 / 3 * expected["kd"], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found, student.grad, rtol=1e-5, atol=1e-6)
     assert found[0].count_nonzero() == 0
+    with pytest.raises(UsageError, match="kd_min_timestep is 500: give timesteps too"):
+        objective(student, target, teacher)
 
 
 def test_ramps_go_from_nothing_to_all():

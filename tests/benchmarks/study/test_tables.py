@@ -73,14 +73,18 @@ def test_a_teacher_scored_on_two_machines_is_named_once(tmp_path):
     assert "Teacher of 1 M: FD-Lite0 74.2, KID 0.26" in text
 
 
-def test_the_coarse_share_is_of_the_errors_of_all_timesteps(tmp_path):
-    rows = [row("capacity", "LIFT", seed=seed) for seed in range(2)]
-    lines = [{"hash": each["hash"], "step": each["step"], "timestep": timestep, "power": 1.0,
-              "total": total, "coarse": 0.1 + 0.1 * seed, "fine": 0.1, "slope": 1, "intercept": 0}
-             for seed, each in enumerate(rows) for timestep, total in ((10, 0.5), (900, 1.5))
-             ]  # fmt: skip
+def test_the_parts_of_the_error_are_of_all_timesteps(tmp_path):
+    rows = [row("capacity", method, seed=seed) for method in ("output KD", "LIFT")
+            for seed in range(2)]  # fmt: skip
+    lines = []
+    for each in rows:
+        times, coarse = 1 + (each["method"] == "LIFT"), 0.1 + 0.1 * each["seed"]
+        lines += [{"hash": each["hash"], "step": each["step"], "timestep": timestep, "power": 1.0,
+                   "total": times * total, "coarse": times * coarse, "fine": 0.1, "slope": 1,
+                   "intercept": 0} for timestep, total in ((10, 0.5), (900, 1.5))]  # fmt: skip
     save(tmp_path, rows, lines)
-    assert cells(tables(tmp_path)["capacity_cpu"](tmp_path), "LIFT")[-1][0].startswith("0.15 [")
+    share, coarse, fine = cells(tables(tmp_path)["capacity_cpu"](tmp_path), "LIFT")[-3:]
+    assert share[0].startswith("0.15 [") and coarse == fine == ["2 [2, 2]"]
     save(tmp_path / "without", rows)
     text = tables(tmp_path / "without")["capacity_cpu"](tmp_path / "without")
     assert "Coarse share" not in text and "Pixel error" in text
@@ -105,15 +109,14 @@ def test_ablation_rows_keep_the_order_of_the_study_and_hold_against_both(tmp_pat
     names = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if "[" in line[1:]]
     assert names[-3:] == ["output KD", "LIFT+PLACE", "w = 1"]
     assert cells(text, "lost") == [["all 3 diverged, at 0.003", "", "", "all 3 diverged"]]
-    ((distance, output, default, kid, pixels, coarse, spikes, *shares),) = cells(text, "w = 1")
-    assert (
-        distance == "600 [600, 600], at 0.003"
-        and kid == "6 [6, 6]"
-        and (coarse, spikes) == ("", "0")
+    ((distance, output, default, kid, pixels, *errors, spikes, w, coarse, fine),) = cells(
+        text, "w = 1"
     )
+    assert distance == "600 [600, 600], at 0.003" and kid == "6 [6, 6]"
+    assert errors == ["", "", ""] and spikes == "0"
     assert pixels == "0.3 [0.3, 0.3]"
     assert output == "1.5 [1.5, 1.5]" and default == "1.2 [1.2, 1.2]"
-    assert shares == ["1", "0.25", "0.5"]
+    assert (w, coarse, fine) == ("1", "0.25", "0.5")
 
 
 @pytest.mark.parametrize("name", STUDIES)
