@@ -184,7 +184,7 @@ def _call(problem: Problem) -> None:
     for (weight, fixed), (coarse, fine) in itertools.product(weights, terms):
         wanted = {"scale": 1.0, "with_coarse": coarse, "with_fine": fine}
         given = {"count": student.numel(), "weight": weight, "fixed": fixed}
-        values = combine(partial, **given, **wanted)
+        _, values = combine(partial, **given, **wanted)
         combine(group_partial, **given, **wanted)
         lift_bwd(student, teacher, coef, values, scalar, **wanted)
         place_bwd(student, teacher, group, group_coef, values, scalar, **wanted)

@@ -13,17 +13,22 @@ class PlaceFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, student: Tensor, t: Tensor, group: Tensor, coef: Tensor, terms: Tensor,
-                impl: str, scale: int, with_coarse: bool, with_fine: bool) -> Tensor:  # fmt: skip
-        """student: as the caller has it; t: the teacher as (rows, n); the rest from the forward."""
+    def forward(ctx, student: Tensor, t: Tensor, found: tuple[Tensor, ...], impl: str,
+                scale: int, with_coarse: bool, with_fine: bool) -> Tensor:  # fmt: skip
+        """student: as the caller has it; t: the teacher as (rows, n); found: of the forward.
+
+        `found` is one argument, because a tensor that is an argument itself would come back as a
+        view, which `loss += other` may not change, or as a copy, which is one more launch.
+        """
+        loss, group, coef, terms = found
         ctx.save_for_backward(student, t, group, coef, terms)
         ctx.options = (scale, with_coarse, with_fine)
         ctx.impl = impl
-        return terms[0].clone()
+        return loss
 
     @staticmethod
     def backward(ctx, grad_out: Tensor):
         student, t, *saved = ctx.saved_tensors
         s = student.reshape(t.shape).contiguous()  # not detached: a double backward must be refused
         grad = _dispatch.backward(ctx.impl, s, t, *saved, grad_out, *ctx.options)
-        return grad.view(student.shape), *(None,) * 8
+        return grad.view(student.shape), *(None,) * 6

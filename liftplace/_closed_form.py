@@ -15,8 +15,8 @@ from liftplace._weight import adaptive_weight
 
 # Planes of `coef`, (6, rows, groups). k and c are the coarse term's share of the gradient.
 SLOPE, INTERCEPT, MEAN_S, MEAN_D, K, C = range(6)
-# Entries of `terms`, (5,).
-LOSS, COARSE, FINE, DEVIATION, WEIGHT = range(5)
+# Entries of `terms`, (4,).
+COARSE, FINE, DEVIATION, WEIGHT = range(4)
 
 # Elements taken at once on a CPU. Fewer, and the overhead of each operation shows; more, and so do
 # the temporaries in peak memory (`python -m benchmarks ops --device cpu`).
@@ -35,11 +35,12 @@ def forward(
     with_fine: bool,
     scale: int,
     with_groups: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit (rows, n) inputs; return `group`, `coef` (6, rows, groups) and `terms` (5,).
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fit (rows, n) inputs; return `loss` (0-d), `group`, `coef` (6, rows, groups), `terms` (4,).
 
     weight: 0-d tensor, fixed: a number; neither means adaptive. squared: the l2 norm. `group` is
-    empty for one group a row and where `with_groups` is False.
+    empty for one group a row and where `with_groups` is False. No two of the four share memory, so
+    the loss goes to the caller as it is.
     """
     rows, n = student.shape
     groups = -(-n // group_size)
@@ -65,7 +66,7 @@ def forward(
     else:
         w = adaptive_weight(deviation, 1)
     loss = total(coarse, fine, w, scale, with_coarse, with_fine)
-    return group, coef, torch.stack([loss, coarse, fine, deviation, w])
+    return loss, group, coef, torch.stack([coarse, fine, deviation, w])
 
 
 def backward(

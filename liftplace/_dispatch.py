@@ -50,8 +50,8 @@ def _why_not(name: str, student: Tensor, teacher: Tensor, length: int) -> str | 
     return None if name == "torch" else _MODULES[name].why_not(student, teacher, length)
 
 
-def forward(impl: str, *args) -> tuple[Tensor, Tensor, Tensor]:
-    """group, coef, terms of `_closed_form.forward`, by the named implementation."""
+def forward(impl: str, *args) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """loss, group, coef, terms of `_closed_form.forward`, by the named implementation."""
     return (forward_ops[impl] if _is_traced(args[0]) else _MODULES[impl].forward)(*args)
 
 
@@ -78,9 +78,10 @@ def _fake_forward(student, teacher, weight, fixed, group_size, eps, squared, wit
     dtype = accumulation_dtype(student, teacher)
     shape = _closed_form.group_shape(rows, n, groups, with_groups)
     return (
+        student.new_empty((), dtype=dtype),
         student.new_empty(shape, dtype=_closed_form.group_dtype(groups)),
         student.new_empty((6, rows, groups), dtype=dtype),
-        student.new_empty((5,), dtype=dtype),
+        student.new_empty((4,), dtype=dtype),
     )
 
 

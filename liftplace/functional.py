@@ -130,7 +130,7 @@ def linear_fit(
             return reference.linear_fit(student, teacher, group_size=group_size,
                                         num_groups=num_groups, scope=scope, eps=eps)  # fmt: skip
     s, t = _as_rows(student, rows), _as_rows(teacher, rows)
-    group, coef, _ = _dispatch.forward(
+    _, group, coef, _ = _dispatch.forward(
         impl, s, t, None, 0.0, size, float(eps), False, True, True, 1, True
     )
     if size >= rows.length:
@@ -157,19 +157,13 @@ def _loss(student, teacher, group_size, num_groups, scope, norm, weight, terms, 
     wanted = (terms != "fine", terms != "coarse")
     scale = rows.sample_length if reduction == "sum" else 1
     needs_grad = torch.is_grad_enabled() and student.requires_grad
-    group, coef, values = _dispatch.forward(
+    found = _dispatch.forward(
         impl, s, t, w, fixed, size, float(eps), norm == "l2", *wanted, scale, needs_grad
     )
     if process_group is not None and w is None and fixed is None:
-        values = _reweigh(values, rows, process_group, scale, wanted)
-    if needs_grad:
-        loss = PlaceFunction.apply(student, t, group, coef, values, impl, scale, *wanted)
-    else:
-        loss = values[_closed_form.LOSS].clone()
-    if not return_fit:
-        return loss
-    _, coarse, fine, _, w = values.unbind()
-    return loss, Fit(coef[_closed_form.SLOPE], coef[_closed_form.INTERCEPT], coarse, fine, w)
+        found = _reweigh(found, rows, process_group, scale, wanted)
+    loss = PlaceFunction.apply(student, t, found, impl, scale, *wanted) if needs_grad else found[0]
+    return (loss, _fit(*found[2:])) if return_fit else loss
 
 
 def _as_rows(x: Tensor, rows: Rows) -> Tensor:
@@ -185,9 +179,18 @@ def _weight(weight, terms: str, like: Tensor) -> tuple[Tensor | None, float | No
     return None, float(weight)
 
 
-def _reweigh(values: Tensor, rows: Rows, process_group, scale, wanted) -> Tensor:
+def _reweigh(found: tuple, rows: Rows, process_group, scale, wanted) -> tuple:
     """Recompute w and the loss with the deviation averaged over the ranks."""
-    _, coarse, fine, deviation, _ = values.unbind()
+    _, group, coef, terms = found
+    coarse, fine, deviation, _ = terms.unbind()
     w = adaptive_weight(deviation, rows.batch, process_group)
     loss = _closed_form.total(coarse, fine, w, scale, *wanted)
-    return torch.stack([loss, coarse, fine, deviation, w])
+    return loss, group, coef, torch.stack([coarse, fine, deviation, w])
+
+
+def _fit(coef: Tensor, terms: Tensor) -> Fit:
+    """Copies, so that a caller may change them (an all_reduce for a log): the backward reads coef
+    and terms."""
+    coarse, fine, _, w = terms.clone()
+    slope, intercept = coef[_closed_form.SLOPE].clone(), coef[_closed_form.INTERCEPT].clone()
+    return Fit(slope, intercept, coarse, fine, w)

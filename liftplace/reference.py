@@ -182,4 +182,5 @@ def loss_in_order(s, t, order, rows: Rows, size, *, norm, weight, terms, reducti
     loss = {"both": coarse + w * fine, "coarse": coarse, "fine": w * fine}[terms]
     if reduction == "sum":  # over a sample; the batch is averaged
         loss = loss * rows.sample_length
-    return loss, Fit(b_less_1.detach() + 1, a.detach(), coarse.detach(), fine.detach(), w)
+    fit = (x.detach().clone() for x in (b_less_1 + 1, a, coarse, fine, w))  # the caller's own
+    return loss, Fit(*fit)

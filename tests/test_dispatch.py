@@ -22,7 +22,7 @@ def test_opcheck(impl, group_size, device):
         op = _dispatch.forward_ops[impl]
         torch.library.opcheck(op, arguments)
     student, teacher, *_ = arguments = _arguments(device, group_size)
-    saved = _dispatch.forward(impl, *arguments)
+    _, *saved = _dispatch.forward(impl, *arguments)
     grad_out = torch.ones((), device=device)
     op = _dispatch.backward_ops[impl]
     torch.library.opcheck(op, (student, teacher, *saved, grad_out, 1, True, True))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from liftplace import lift_loss, linear_fit, place_loss, reference
 
@@ -152,6 +153,56 @@ def test_no_grad(impl, device):
     assert not loss.requires_grad
     assert not any(x.requires_grad for x in fit)
     assert loss == place_loss(student, teacher, impl=impl)
+
+
+@pytest.mark.parametrize("impl", ["reference", *IMPLS])
+@pytest.mark.parametrize("loss_fn", [lift_loss, place_loss])
+@pytest.mark.parametrize("terms", ["both", "coarse"])
+def test_what_was_fitted_is_the_callers_own(loss_fn, terms, impl, device):
+    """An all_reduce for a log line changes the fit in place, and neither loss nor gradient."""
+    student, teacher = pair(2, 2, 20, device=device)
+    expected = loss_fn(student.requires_grad_(), teacher, impl=impl, terms=terms)
+    (gradient,) = torch.autograd.grad(expected, student)
+    loss, fit = loss_fn(student, teacher, impl=impl, terms=terms, return_fit=True)
+    for found in fit:
+        found.zero_()
+    assert torch.equal(loss, expected)
+    assert torch.equal(torch.autograd.grad(loss, student)[0], gradient)
+
+
+@pytest.mark.parametrize("impl", ["reference", *IMPLS])
+def test_a_given_weight_stays_the_callers(impl, device):
+    weight = torch.tensor(0.5, device=device)
+    _, fit = place_loss(*pair(2, 2, 20, device=device), weight=weight, impl=impl, return_fit=True)
+    fit.weight.zero_()
+    assert weight == 0.5
+
+
+def test_the_loss_may_be_added_to_in_place(impl, device):
+    """`loss += other`: it is no view, and nothing that the backward reads."""
+    student, teacher = pair(2, 2, 20, device=device)
+    loss = place_loss(student.requires_grad_(), teacher, impl=impl)
+    (expected,) = torch.autograd.grad(loss, student)
+    loss = place_loss(student, teacher, impl=impl)
+    loss += 1
+    assert torch.equal(torch.autograd.grad(loss, student)[0], expected)
+
+
+def test_the_loss_is_not_copied(impl, device):
+    """A copy would be one more launch, a fourth beside fit, combine and backward."""
+    called = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            called.append(function.overloadpacket)
+            return function(*args, **(kwargs or {}))
+
+    student, teacher = pair(2, 2, 20, device=device)
+    with Recorder():
+        loss = place_loss(student.requires_grad_(), teacher, impl=impl)
+        torch.autograd.grad(loss, student, torch.ones((), device=device))
+    assert torch.ops.aten.detach in called
+    assert torch.ops.aten.clone not in called
 
 
 def test_keeps_nothing_that_has_no_gradient(impl, device):

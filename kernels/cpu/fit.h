@@ -18,8 +18,8 @@ namespace liftplace {
 // Planes of `coef`, (6, rows, groups); k and c are the coarse term's share of the gradient.
 enum Plane { kSlope, kIntercept, kMeanS, kMeanD, kK, kC, kPlanes };
 
-// Entries of `terms`, (5,).
-enum Term { kLoss, kCoarse, kFine, kDeviation, kWeight, kTerms };
+// Entries of `terms`, (4,).
+enum Term { kCoarse, kFine, kDeviation, kWeight, kTerms };
 
 // What orders a row: the bits of e = d * d without the sign, which a NaN may carry.
 LIFTPLACE_HD uint32_t error_bits(float d) {
@@ -83,20 +83,20 @@ LIFTPLACE_HD Gradient group_gradient(float slope, float k, float c, float w, flo
   return {g.of_ds * unit, g.of_dd * unit, g.of_one * unit};
 }
 
-// The five terms from sums over all elements of coarse, D and fine.
+// The four terms, and in return the loss, from means over all elements of coarse, D and fine.
 // weight: NaN-safe 1 - min(1, D) where `adaptive`, else `given`.
-LIFTPLACE_HD void combine_terms(float coarse, float deviation, float fine, bool adaptive,
-                                float given, float scale, bool with_coarse, bool with_fine,
-                                float* terms) {
+LIFTPLACE_HD float combine_terms(float coarse, float deviation, float fine, bool adaptive,
+                                 float given, float scale, bool with_coarse, bool with_fine,
+                                 float* terms) {
   const float w = adaptive ? 1.0f - (deviation > 1.0f ? 1.0f : deviation) : given;
   float loss = 0.0f;
   if (with_coarse) loss += coarse;
   if (with_fine) loss += w * fine;
-  terms[kLoss] = loss * scale;
   terms[kCoarse] = coarse;
   terms[kFine] = fine;
   terms[kDeviation] = deviation;
   terms[kWeight] = w;
+  return loss * scale;
 }
 
 }  // namespace liftplace

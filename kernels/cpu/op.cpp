@@ -171,15 +171,15 @@ LIFTPLACE_API int64_t liftplace_forward_scratch(int64_t rows, int64_t n, int64_t
   return arena.used();
 }
 
-// Fit (rows, n) inputs: group (rows, n), coef (6, rows, groups), terms (5,).
+// Fit (rows, n) inputs: group (rows, n), coef (6, rows, groups), loss, terms (4,).
 // weight: w as a number in memory, or null; fixed: w where `adaptive` is false and weight is null.
 // group: 16 bits up to 65,536 groups a row, else 32; null where nobody will read it.
 LIFTPLACE_API void liftplace_forward(const void* student, int student_dtype, const void* teacher,
                                      int teacher_dtype, int64_t rows, int64_t n, int64_t size,
                                      float eps, int squared, const float* weight, float fixed,
                                      int adaptive, int with_coarse, int with_fine, float scale,
-                                     void* group, float* coef, float* terms, char* scratch,
-                                     int threads) {
+                                     void* group, float* coef, float* loss, float* terms,
+                                     char* scratch, int threads) {
   const Options o = {{rows, n, size}, eps, squared != 0};
   Arena arena(scratch);
   Sums* const sums = arena.take<Sums>(rows);
@@ -204,8 +204,9 @@ LIFTPLACE_API void liftplace_forward(const void* student, int student_dtype, con
   Sums all = {};
   for (int64_t row = 0; row < rows; ++row) all += sums[row];
   const double count = double(rows) * double(n);
-  combine_terms(float(all.coarse / count), float(all.deviation / count), float(all.fine / count),
-                !weight && adaptive, weight ? *weight : fixed, scale, with_coarse, with_fine, terms);
+  *loss = combine_terms(float(all.coarse / count), float(all.deviation / count),
+                        float(all.fine / count), !weight && adaptive, weight ? *weight : fixed,
+                        scale, with_coarse, with_fine, terms);
 }
 
 // Bytes of scratch that `liftplace_backward` needs.

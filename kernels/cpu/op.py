@@ -16,7 +16,7 @@ _SIGNATURES = {
     "liftplace_forward_scratch": (c_int64, 3 * [c_int64] + 2 * [c_int]),
     "liftplace_forward": (None, [
         c_void_p, c_int, c_void_p, c_int, c_int64, c_int64, c_int64, c_float, c_int, c_void_p,
-        c_float, c_int, c_int, c_int, c_float, c_void_p, c_void_p, c_void_p, c_void_p, c_int,
+        c_float, c_int, c_int, c_int, c_float, *5 * [c_void_p], c_int,
     ]),
     "liftplace_backward_scratch": (c_int64, [c_int64, c_int]),
     "liftplace_backward": (None, [
@@ -73,8 +73,8 @@ def forward(
     with_fine: bool,
     scale: int,
     with_groups: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """group, coef and terms of `liftplace._closed_form.forward`."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """loss, group, coef and terms of `liftplace._closed_form.forward`."""
     rows, n = student.shape
     groups = -(-n // group_size)
     with_groups = with_groups and groups > 1
@@ -82,7 +82,7 @@ def forward(
         (rows, n) if with_groups else 0, dtype=torch.int16 if groups <= 1 << 16 else torch.int32
     )
     coef = student.new_empty((6, rows, groups), dtype=torch.float32)
-    terms = coef.new_empty(5)
+    loss, terms = coef.new_empty(()), coef.new_empty(4)
     if weight is not None:
         weight = weight.to(torch.float32)
     library, dtype = _library(), _DTYPES[student.dtype]
@@ -95,9 +95,9 @@ def forward(
         student.data_ptr(), dtype, teacher.data_ptr(), _DTYPES[teacher.dtype], rows, n, group_size,
         eps, squared, None if weight is None else weight.data_ptr(), fixed or 0.0, fixed is None,
         with_coarse, with_fine, scale, group.data_ptr() if with_groups else None, coef.data_ptr(),
-        terms.data_ptr(), scratch.data_ptr(), threads,
+        loss.data_ptr(), terms.data_ptr(), scratch.data_ptr(), threads,
     )  # fmt: skip
-    return group, coef, terms
+    return loss, group, coef, terms
 
 
 def backward(

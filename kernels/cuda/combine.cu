@@ -7,6 +7,7 @@ namespace {
 struct CombineArgs {
   const float* partial;  // (blocks, 3): coarse, deviation, fine
   const float* weight;   // w on the device, or null
+  float* loss;
   float* terms;
   int64_t blocks;
   float count;  // elements
@@ -26,19 +27,19 @@ __global__ void __launch_bounds__(1024) combine_kernel(CombineArgs a) {
   fine = block_sum(fine, scratch);
   if (threadIdx.x != 0) return;
   const float given = a.weight != nullptr ? *a.weight : a.fixed;
-  combine_terms(pair.x / a.count, pair.y / a.count, fine.x / a.count, a.adaptive, given, a.scale,
-                a.with_coarse, a.with_fine, a.terms);
+  *a.loss = combine_terms(pair.x / a.count, pair.y / a.count, fine.x / a.count, a.adaptive, given,
+                          a.scale, a.with_coarse, a.with_fine, a.terms);
 }
 
 }  // namespace
 }  // namespace liftplace
 
-extern "C" int liftplace_combine(const float* partial, const float* weight, float* terms,
-                                 int64_t blocks, int64_t count, int adaptive, float fixed,
-                                 float scale, int with_coarse, int with_fine, int threads,
-                                 int shared, void* stream) {
+extern "C" int liftplace_combine(const float* partial, const float* weight, float* loss,
+                                 float* terms, int64_t blocks, int64_t count, int adaptive,
+                                 float fixed, float scale, int with_coarse, int with_fine,
+                                 int threads, int shared, void* stream) {
   using namespace liftplace;
-  const CombineArgs args = {partial, weight, terms, blocks, static_cast<float>(count),
+  const CombineArgs args = {partial, weight, loss, terms, blocks, static_cast<float>(count),
                             adaptive != 0, fixed, scale, with_coarse != 0, with_fine != 0};
   return launch(combine_kernel, 1, threads, shared, stream, args);
 }

@@ -32,7 +32,7 @@ _SIGNATURES = {
         *_TENSOR, *_TENSOR, *[c_void_p] * 3, *[c_int64] * 3, c_int, c_float, *[c_int] * 3, c_void_p
     ),
     "liftplace_combine": (
-        *[c_void_p] * 3, *[c_int64] * 2, c_int, c_float, c_float, *[c_int] * 4, c_void_p
+        *[c_void_p] * 4, *[c_int64] * 2, c_int, c_float, c_float, *[c_int] * 4, c_void_p
     ),
     "liftplace_backward": (
         *_TENSOR, *_TENSOR, *[c_void_p] * 3, *_TENSOR, c_void_p, *[c_int64] * 5, c_int, c_int,
@@ -75,14 +75,11 @@ def forward(
     with_fine: bool,
     scale: int,
     with_groups: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit (rows, n) inputs; return `group`, `coef` (6, rows, groups) and `terms` (5,).
-
-    The same as `liftplace._closed_form.forward`.
-    """
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """loss, group, coef and terms of `liftplace._closed_form.forward`."""
     rows, n = student.shape
     coef = student.new_empty((6, rows, ceil_div(n, group_size)), dtype=torch.float32)
-    terms = coef.new_empty(5)
+    loss, terms = coef.new_empty(()), coef.new_empty(4)
     if weight is not None:
         weight = weight.to(torch.float32)
     with torch.cuda.device_of(student):
@@ -94,10 +91,11 @@ def forward(
         launch = combine_launch(partial.shape[0])
         _call(
             "liftplace_combine", student.device, partial.data_ptr(), _pointer(weight),
-            terms.data_ptr(), partial.shape[0], student.numel(), weight is None and fixed is None,
-            fixed or 0.0, scale, with_coarse, with_fine, launch.threads, launch.shared,
+            loss.data_ptr(), terms.data_ptr(), partial.shape[0], student.numel(),
+            weight is None and fixed is None, fixed or 0.0, scale, with_coarse, with_fine,
+            launch.threads, launch.shared,
         )  # fmt: skip
-    return group, coef, terms
+    return loss, group, coef, terms
 
 
 def backward(

@@ -64,7 +64,7 @@ def _backward_kernel(
         c = tl.load(coef_ptr, mask=coef_mask, other=0.0)
         grad += k * (dd + (1.0 - 2.0 * slope) * ds) - c
     if WITH_FINE:
-        weight = tl.load(terms_ptr + 4)
+        weight = tl.load(terms_ptr + 3)
         grad += 2.0 * weight * slope * ((slope - 1.0) * ds - dd)
     grad *= tl.load(grad_out_ptr).to(tl.float32) * scale
     tl.store(grad_ptr + offset, grad.to(grad_ptr.dtype.element_ty), mask=mask)
@@ -92,7 +92,7 @@ def backward(
         student, teacher: (rows, n), as in the forward.
         group: (rows, n), int16 bit pattern or int32, or None for one group a row.
         coef: float32 (6, rows, groups) from the forward.
-        terms: float32 (5,) from `combine`.
+        terms: float32 (4,) from `combine`.
         grad_out: 0-d, floating.
         scale, with_coarse, with_fine: as given to `combine`.
 

@@ -12,6 +12,7 @@ from .moments import FP_FUSION
 def _combine_kernel(
     partial_ptr,
     weight_ptr,
+    loss_ptr,
     terms_ptr,
     programs,
     count,
@@ -50,11 +51,11 @@ def _combine_kernel(
         loss += coarse_mean
     if WITH_FINE:
         loss += weight * fine_mean
-    tl.store(terms_ptr, loss * scale)
-    tl.store(terms_ptr + 1, coarse_mean)
-    tl.store(terms_ptr + 2, fine_mean)
-    tl.store(terms_ptr + 3, distance_mean)
-    tl.store(terms_ptr + 4, weight)
+    tl.store(loss_ptr, loss * scale)
+    tl.store(terms_ptr, coarse_mean)
+    tl.store(terms_ptr + 1, fine_mean)
+    tl.store(terms_ptr + 2, distance_mean)
+    tl.store(terms_ptr + 3, weight)
 
 
 def combine(
@@ -66,7 +67,7 @@ def combine(
     scale: float,
     with_coarse: bool,
     with_fine: bool,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss and its terms from the forward's partial sums.
 
         loss = scale * (coarse + w * fine),  w = 1 - min(1, D) unless given
@@ -80,7 +81,8 @@ def combine(
         with_coarse, with_fine: which terms the loss holds.
 
     Returns:
-        terms: float32 (5,): loss, coarse, fine, D, w.
+        loss: float32, 0-d, in memory of its own.
+        terms: float32 (4,): coarse, fine, D, w.
 
     Raises:
         ValueError: `weight` and `fixed` are both given.
@@ -90,13 +92,13 @@ def combine(
     kind = "tensor" if weight is not None else "adaptive" if fixed is None else "fixed"
     programs = partial.shape[0]
     launch = combine_launch(programs)
-    terms = partial.new_empty(5)
+    loss, terms = partial.new_empty(()), partial.new_empty(4)
     with torch.cuda.device_of(partial):
         _combine_kernel[(1,)](
-            partial, partial if weight is None else weight, terms, programs,
+            partial, partial if weight is None else weight, loss, terms, programs,
             float(count), 0.0 if fixed is None else float(fixed), float(scale),
             WEIGHT=kind, WITH_COARSE=with_coarse, WITH_FINE=with_fine,
             BLOCK=launch.block, TRIPS=launch.trips,
             num_warps=launch.warps, enable_fp_fusion=FP_FUSION,
         )  # fmt: skip
-    return terms
+    return loss, terms

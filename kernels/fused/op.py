@@ -35,8 +35,8 @@ def forward(
     with_fine: bool,
     scale: int,
     with_groups: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """group, coef and terms of `liftplace._closed_form.forward`."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """loss, group, coef and terms of `liftplace._closed_form.forward`."""
     from .combine import combine
     from .lift import lift_fwd
     from .place import place_fwd
@@ -49,11 +49,11 @@ def forward(
             student, teacher, group_size=group_size, eps=eps, squared=squared,
             with_groups=with_groups,
         )  # fmt: skip
-    terms = combine(
+    loss, terms = combine(
         partial, count=student.numel(), weight=weight, fixed=fixed, scale=scale,
         with_coarse=with_coarse, with_fine=with_fine,
     )  # fmt: skip
-    return group, coef, terms
+    return loss, group, coef, terms
 
 
 def backward(

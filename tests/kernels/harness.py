@@ -17,6 +17,7 @@ RELATIVE = spec.TOLERANCE[torch.float32]
 class Run(NamedTuple):
     """What the kernels gave; group is the decoded number, or None for LIFT."""
 
+    loss: Tensor
     group: Tensor | None
     coef: Tensor
     terms: Tensor
@@ -34,14 +35,14 @@ def run(student: Tensor, teacher: Tensor, size: int | None = None, *, launch=Non
         group, coef, partial = place_fwd(student, teacher, group_size=size, with_groups=True, **fit)
     given = torch.tensor(weight, device=student.device) if weight != "adaptive" else None
     fixed = 1.0 if terms == "fine" and given is None else None
-    values = combine(partial, count=student.numel(), weight=given, fixed=fixed, **wanted)
+    loss, values = combine(partial, count=student.numel(), weight=given, fixed=fixed, **wanted)
     grad_out = torch.tensor(grad_out, device=student.device)
     if size is None:
         grad = lift_bwd(student, teacher, coef, values, grad_out, **wanted)
     else:
         grad = place_bwd(student, teacher, group, coef, values, grad_out, **wanted)
         group = group.long() & 0xFFFF if group.dtype == torch.int16 else group.long()
-    return Run(group, coef, values, grad)
+    return Run(loss, group, coef, values, grad)
 
 
 def assert_agrees(student: Tensor, teacher: Tensor, size: int | None = None, *, launch=None,
@@ -50,8 +51,8 @@ def assert_agrees(student: Tensor, teacher: Tensor, size: int | None = None, *, 
     actual = run(student, teacher, size, launch=launch, grad_out=grad_out, **options)
     grouping = {"num_groups": 1} if size is None else {"group_size": size}
     expected = spec.oracle(student[None], teacher[None], **grouping, **options)  # one sample
-    loss, coarse, fine, _, weight = actual.terms
-    close("loss", loss, expected.loss, RELATIVE, expected.loss_error)
+    coarse, fine, _, weight = actual.terms
+    close("loss", actual.loss, expected.loss, RELATIVE, expected.loss_error)
     close("coarse", coarse, expected.fit.coarse, RELATIVE, expected.coarse_error)
     close("fine", fine, expected.fit.fine, RELATIVE, expected.fine_error)
     close("weight", weight, expected.fit.weight, RELATIVE, expected.weight_error)

@@ -16,44 +16,48 @@ def _partial(programs: int, device: str, size: float = 1.0):
 def test_sums_every_program(programs, device):
     partial = _partial(programs, device)
     coarse, distance, fine = partial.double().sum(0) / 16_384
-    actual = combine(partial, count=16_384, weight=None, fixed=None, **BOTH).double()
+    loss, terms = combine(partial, count=16_384, weight=None, fixed=None, **BOTH)
     weight = 1 - distance.clamp(max=1)
-    expected = torch.stack([coarse + weight * fine, coarse, fine, distance, weight])
-    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+    expected = torch.stack([coarse, fine, distance, weight])
+    torch.testing.assert_close(terms.double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(loss.double(), coarse + weight * fine, rtol=1e-6, atol=1e-6)
 
 
 def test_the_adaptive_weight_stops_at_zero(device):
-    actual = combine(_partial(3, device, 100.0), count=10, weight=None, fixed=None, **BOTH)
-    assert actual[3] > 1
-    assert actual[4] == 0
-    assert actual[0] == actual[1]
+    loss, (coarse, _, distance, weight) = combine(
+        _partial(3, device, 100.0), count=10, weight=None, fixed=None, **BOTH
+    )
+    assert distance > 1
+    assert weight == 0
+    assert loss == coarse
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_weight_on_the_device(dtype, device):
     weight = torch.tensor(0.25, device=device, dtype=dtype)
     partial = _partial(5, device)
-    actual = combine(partial, count=4, weight=weight, fixed=None, **BOTH)
-    assert torch.equal(actual, combine(partial, count=4, weight=None, fixed=0.25, **BOTH))
-    torch.testing.assert_close(actual[0], actual[1] + 0.25 * actual[2])
+    loss, terms = combine(partial, count=4, weight=weight, fixed=None, **BOTH)
+    by_number = combine(partial, count=4, weight=None, fixed=0.25, **BOTH)
+    assert torch.equal(loss, by_number[0]) and torch.equal(terms, by_number[1])
+    torch.testing.assert_close(loss, terms[0] + 0.25 * terms[1])
 
 
 @pytest.mark.parametrize("coarse, fine", [(True, True), (True, False), (False, True)])
 def test_terms_and_scale(coarse, fine, device):
     partial = _partial(5, device)
-    actual = combine(
+    loss, terms = combine(
         partial, count=4, weight=None, fixed=0.5, scale=7.0, with_coarse=coarse, with_fine=fine
     )
-    torch.testing.assert_close(actual[0], 7 * (coarse * actual[1] + 0.5 * fine * actual[2]))
+    torch.testing.assert_close(loss, 7 * (coarse * terms[0] + 0.5 * fine * terms[1]))
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
 def test_nan_stays(column, device):
     partial = _partial(40, device)
     partial[33, column] = float("nan")
-    actual = combine(partial, count=4, weight=None, fixed=None, **BOTH)
-    assert actual[0].isnan()
-    assert actual[1:4].isnan().tolist() == [column == 0, column == 2, column == 1]
+    loss, terms = combine(partial, count=4, weight=None, fixed=None, **BOTH)
+    assert loss.isnan()
+    assert terms[:3].isnan().tolist() == [column == 0, column == 2, column == 1]
 
 
 def test_two_weights_are_refused(device):

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not op.is_built(), reason="the C++ op is not bui
 
 
 def groups(student: torch.Tensor, teacher: torch.Tensor, size: int) -> torch.Tensor:
-    group, _, _ = op.forward(
+    _, group, _, _ = op.forward(
         student, teacher, None, None, size, 1e-7, False, True, True, 1, with_groups=True
     )
     return group.long() & 0xFFFF if group.dtype == torch.int16 else group.long()

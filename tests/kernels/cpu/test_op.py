@@ -27,11 +27,11 @@ def pair(rows: int, n: int, dtype=torch.float32):
 
 def both(student, teacher, size, with_groups=True):
     arguments = (None, None, size, 1e-7, False, True, True, 1, with_groups)
-    group, coef, terms = op.forward(student, teacher, *arguments)
+    loss, group, coef, terms = op.forward(student, teacher, *arguments)
     if not with_groups:
-        return coef, terms
+        return loss, coef, terms
     grad = op.backward(student, teacher, group, coef, terms, torch.tensor(1.0), 1, True, True)
-    return coef, terms, grad
+    return loss, coef, terms, grad
 
 
 @pytest.mark.parametrize("size", [16, 5000])
@@ -49,11 +49,12 @@ def test_threads_do_not_change_a_bit(rows, n, size, threads):
 def test_group_numbers_that_nobody_reads():
     """The same numbers come out, and no group number is kept."""
     student, teacher = pair(3, 1000)
-    coef, terms, _ = both(student, teacher, 16)
-    assert torch.equal(both(student, teacher, 16, with_groups=False)[0], coef)
-    assert torch.equal(both(student, teacher, 16, with_groups=False)[1], terms)
+    *expected, _ = both(student, teacher, 16)
+    found = both(student, teacher, 16, with_groups=False)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
     arguments = (None, None, 16, 1e-7, False, True, True, 1)
-    group, *_ = op.forward(student, teacher, *arguments, False)
+    _, group, *_ = op.forward(student, teacher, *arguments, False)
     assert group.shape == (0,)
 
 

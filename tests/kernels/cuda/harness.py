@@ -27,6 +27,7 @@ SM_80 = 163 * 1024
 class Run(NamedTuple):
     """What the op gave; group is the decoded number, or None for one group a row."""
 
+    loss: Tensor
     group: Tensor | None
     coef: Tensor
     terms: Tensor
@@ -64,7 +65,7 @@ def run(student: Tensor, teacher: Tensor, size: int | None = None, *, norm="l1",
     given = weight if isinstance(weight, Tensor) else None
     fixed = weight if isinstance(weight, float) else 1.0 if terms == "fine" else None
     size = student.shape[1] if size is None else size
-    group, coef, values = op.forward(
+    loss, group, coef, values = op.forward(
         student, teacher, given, None if given is not None else fixed, size, eps, norm == "l2",
         *wanted.values(), scale, with_groups,
     )  # fmt: skip
@@ -72,7 +73,7 @@ def run(student: Tensor, teacher: Tensor, size: int | None = None, *, norm="l1",
     grad = op.backward(
         student, teacher, group, coef, values, grad_out, scale, *wanted.values()
     ) if with_groups else torch.empty(0)  # fmt: skip
-    return Run(group_number(group) if group.numel() else None, coef, values, grad)
+    return Run(loss, group_number(group) if group.numel() else None, coef, values, grad)
 
 
 def assert_agrees(student: Tensor, teacher: Tensor, size: int | None = None, *, grad_out=1.0,
@@ -82,8 +83,8 @@ def assert_agrees(student: Tensor, teacher: Tensor, size: int | None = None, *, 
     grouping = {"num_groups": 1} if size is None else {"group_size": size}
     weight = weight.item() if isinstance(weight, Tensor) else weight
     expected = spec.oracle(student[None], teacher[None], **grouping, weight=weight, **options)
-    loss, coarse, fine, _, w = actual.terms
-    close("loss", loss, expected.loss, RELATIVE, expected.loss_error)
+    coarse, fine, _, w = actual.terms
+    close("loss", actual.loss, expected.loss, RELATIVE, expected.loss_error)
     close("coarse", coarse, expected.fit.coarse, RELATIVE, expected.coarse_error)
     close("fine", fine, expected.fit.fine, RELATIVE, expected.fine_error)
     close("weight", w, expected.fit.weight, RELATIVE, expected.weight_error)
