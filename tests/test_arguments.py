@@ -105,7 +105,7 @@ def test_native_says_why_it_cannot_run(monkeypatch):
         lift_loss(X.double(), X, impl="native")
     with pytest.raises(RuntimeError, match="the tensors are on meta; use impl='auto'"):
         lift_loss(X.to("meta"), X.to("meta"), impl="native")
-    monkeypatch.setattr(native, "_extension", None)
+    monkeypatch.setattr(native, "not_built", native.open_library(None)[1])
     with pytest.raises(RuntimeError, match="found no C.. compiler; install one and reinstall"):
         lift_loss(X, X, impl="native")
 

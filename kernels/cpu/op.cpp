@@ -161,6 +161,14 @@ void gradient_row(const S* s, const T* t, int64_t n, S* __restrict grad, ShareOf
 
 using namespace liftplace;
 
+// What the library was compiled from (sources.py), or nothing; in quotes by two macros.
+#ifndef LIFTPLACE_DIGEST
+#define LIFTPLACE_DIGEST
+#endif
+#define LIFTPLACE_QUOTE(x) #x
+#define LIFTPLACE_QUOTED(x) LIFTPLACE_QUOTE(x)
+LIFTPLACE_API const char* liftplace_digest() { return LIFTPLACE_QUOTED(LIFTPLACE_DIGEST); }
+
 // Bytes of scratch that `liftplace_forward` needs.
 LIFTPLACE_API int64_t liftplace_forward_scratch(int64_t rows, int64_t n, int64_t size,
                                                 int student_dtype, int threads) {

@@ -1,18 +1,20 @@
 """impl="native": the two halves of an op as `liftplace._dispatch` calls them, in C++ by ctypes."""
 
 import ctypes
-from ctypes import c_float, c_int, c_int64, c_void_p
-from functools import cache
+from ctypes import c_char_p, c_float, c_int, c_int64, c_void_p
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .sources import digest
+
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # Elements worth a thread of their own: starting one takes as long as some thousands of elements.
 _FORWARD_GRAIN, _BACKWARD_GRAIN = 1 << 14, 1 << 16
 _SIGNATURES = {
+    "liftplace_digest": (c_char_p, []),
     "liftplace_forward_scratch": (c_int64, 3 * [c_int64] + 2 * [c_int]),
     "liftplace_forward": (None, [
         c_void_p, c_int, c_void_p, c_int, c_int64, c_int64, c_int64, c_float, c_int, c_void_p,
@@ -27,18 +29,34 @@ _SIGNATURES = {
 _extension = PathFinder.find_spec("_native", [str(Path(__file__).parent)])
 
 
+def open_library(path: str | None) -> tuple[ctypes.CDLL | None, str | None]:
+    """The compiled op at `path`, or None and why not: then `auto` does without it."""
+    if path is None:
+        return None, (
+            "its extension was not built, because the installation found no C++ compiler; "
+            "install one and reinstall liftplace"
+        )
+    stale = "its extension was built from other sources: run `pip install -e .` again"
+    try:
+        library = ctypes.CDLL(path)
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except OSError as error:
+        return None, f"its extension does not load ({error}); reinstall liftplace"
+    except AttributeError:  # a function that it lacks
+        return None, stale
+    sources = digest()
+    same = sources is None or library.liftplace_digest() == sources.encode()
+    return (library, None) if same else (None, stale)
+
+
+_library, not_built = open_library(_extension.origin if _extension else None)
+
+
 def is_built() -> bool:
-    """Whether the installation compiled the op."""
-    return _extension is not None
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(_extension.origin)
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
+    """Whether the installation compiled the op, from the sources that are there."""
+    return not_built is None
 
 
 def why_not(student: Tensor, teacher: Tensor, length: int) -> str | None:
@@ -49,12 +67,7 @@ def why_not(student: Tensor, teacher: Tensor, length: int) -> str | None:
         return "it computes in float32, got float64 input; use impl='torch'"
     if length >= 1 << 31:
         return f"rows of {length} elements need 64-bit ranks; use impl='torch'"
-    if not is_built():
-        return (
-            "its extension was not built, because the installation found no C++ compiler; "
-            "install one and reinstall liftplace, or use impl='torch'"
-        )
-    return None
+    return None if is_built() else f"{not_built}, or use impl='torch'"
 
 
 def _threads(student: Tensor, grain: int) -> int:
@@ -85,7 +98,7 @@ def forward(
     loss, terms = coef.new_empty(()), coef.new_empty(4)
     if weight is not None:
         weight = weight.to(torch.float32)
-    library, dtype = _library(), _DTYPES[student.dtype]
+    library, dtype = _library, _DTYPES[student.dtype]
     threads = _threads(student, _FORWARD_GRAIN)
     scratch = student.new_empty(
         library.liftplace_forward_scratch(rows, n, group_size, dtype, threads),
@@ -116,7 +129,7 @@ def backward(
     groups = coef.shape[2]
     grad = torch.empty_like(student)
     grad_out = grad_out.to(torch.float32)
-    library, threads = _library(), _threads(student, _BACKWARD_GRAIN)
+    library, threads = _library, _threads(student, _BACKWARD_GRAIN)
     scratch = student.new_empty(
         library.liftplace_backward_scratch(groups, threads), dtype=torch.uint8
     )

@@ -9,7 +9,7 @@ from tests.oracle import assert_matches
 
 from .inputs import KINDS, row
 
-pytestmark = pytest.mark.skipif(not op.is_built(), reason="the C++ op is not built here")
+pytestmark = pytest.mark.skipif(not op.is_built(), reason=str(op.not_built))
 
 
 @pytest.fixture
