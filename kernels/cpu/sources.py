@@ -15,7 +15,7 @@ def digest() -> str | None:
     """
     if not (FOLDER / SOURCE).is_file():
         return None
-    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    found = hashlib.sha256(" ".join(FLAGS).encode())
     for path in (FOLDER / SOURCE, *sorted(FOLDER.glob("*.h"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]

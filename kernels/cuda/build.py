@@ -5,7 +5,8 @@
 The library is plain C to the outside: no torch headers, so one build serves every torch. At first
 use it is built for the device's architecture and kept in TORCH_EXTENSIONS_DIR, or else in
 ~/.cache/liftplace, under a name that holds the sources' hash. Ahead of time it goes beside this
-file. Only the standard library is imported here: setup.py runs this file by itself.
+file; the hash is compiled in, and a library of other sources is passed over. Only the standard
+library is imported here: setup.py runs this file by itself.
 """
 
 import argparse
@@ -70,7 +71,8 @@ def build(out: Path | str, arches: tuple[int, ...] = ARCHES) -> list[Resources]:
     targets.append(f"-gencode=arch=compute_{max(arches)},code=compute_{max(arches)}")
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         library = Path(folder, out.name)
-        log = _nvcc(["-shared", *targets, *map(str, _sources()), "-o", str(library)])
+        define = f"-DLIFTPLACE_DIGEST={digest()}"
+        log = _nvcc(["-shared", define, *targets, *map(str, _sources()), "-o", str(library)])
         os.replace(library, out)
     return _parse_resources(log)
 
@@ -93,13 +95,34 @@ def load(arch: int) -> ctypes.CDLL:
     Raises:
         BuildError: it had to be built and could not be.
     """
-    return _load(prebuilt() or _cached(arch), arch)
+    return _load(FOLDER / LIBRARY if is_prebuilt() else _cached(arch), arch)
 
 
-def prebuilt() -> Path | None:
-    """The library that an ahead-of-time build left beside this file."""
+def why_not() -> str | None:
+    """Why there is no library and none can be built, and what to do; None if there can be."""
+    if is_prebuilt() or find_nvcc():
+        return None
+    wanted = "install the CUDA toolkit or set CUDA_HOME"
+    if (FOLDER / LIBRARY).is_file():
+        return f"{FOLDER / LIBRARY} was built from other sources and there is no nvcc: {wanted}"
+    return f"the kernels are not built and there is no nvcc: {wanted}"
+
+
+@cache
+def is_prebuilt() -> bool:
+    """Whether an ahead-of-time build left a library of these sources beside this file."""
     library = FOLDER / LIBRARY
-    return library if library.is_file() else None
+    return library.is_file() and _digest_in(library) == digest()
+
+
+def _digest_in(library: Path) -> str | None:
+    """What `build` compiled in; None in a library from before it did."""
+    try:
+        compiled_in = ctypes.CDLL(str(library)).liftplace_digest
+    except AttributeError:
+        return None
+    compiled_in.restype = ctypes.c_char_p
+    return compiled_in().decode()
 
 
 @cache
@@ -112,16 +135,21 @@ def _load(library: Path, arch: int) -> ctypes.CDLL:
 def _cached(arch: int) -> Path:
     root = os.environ.get("TORCH_EXTENSIONS_DIR")
     root = Path(root, "liftplace") if root else Path.home() / ".cache" / "liftplace"
-    return root / f"liftplace_cuda_sm_{arch}_{_digest()}.so"
+    return root / f"liftplace_cuda_sm_{arch}_{digest()}_{_compiler()}.so"
 
 
 @cache
-def _digest() -> str:
-    """Of the sources, the flags and the compiler's path: whatever changes them builds anew."""
-    digest = hashlib.sha256(" ".join((*_FLAGS, find_nvcc() or "")).encode())
+def digest() -> str:
+    """Of the sources and the flags."""
+    found = hashlib.sha256(" ".join(_FLAGS).encode())
     for name in (*SOURCES, *HEADERS):
-        digest.update((FOLDER / name).read_bytes())
-    return digest.hexdigest()[:16]
+        found.update((FOLDER / name).read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _compiler() -> str:
+    """Of the compiler's path, links followed: /usr/local/cuda may point to another version."""
+    return hashlib.sha256(os.path.realpath(find_nvcc() or "").encode()).hexdigest()[:8]
 
 
 def _sources() -> list[Path]:

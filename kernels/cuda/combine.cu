@@ -44,6 +44,14 @@ extern "C" int liftplace_combine(const float* partial, const float* weight, floa
   return launch(combine_kernel, 1, threads, shared, stream, args);
 }
 
+// What the library was compiled from (build.py), or nothing; in quotes by two macros.
+#ifndef LIFTPLACE_DIGEST
+#define LIFTPLACE_DIGEST
+#endif
+#define LIFTPLACE_QUOTE(x) #x
+#define LIFTPLACE_QUOTED(x) LIFTPLACE_QUOTE(x)
+extern "C" const char* liftplace_digest() { return LIFTPLACE_QUOTED(LIFTPLACE_DIGEST); }
+
 // What a launcher's return value means.
 extern "C" const char* liftplace_error(int error) {
   return cudaGetErrorString(static_cast<cudaError_t>(error));

@@ -5,6 +5,10 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <mutex>
+#include <set>
+#include <utility>
+
 #include "../cpu/fit.h"
 
 extern __shared__ uint4 shared_memory[];
@@ -14,6 +18,7 @@ namespace liftplace {
 constexpr uint32_t kAll = 0xffffffffu;   // the lanes of a warp
 constexpr int kScratchWords = 256;       // at the start of shared memory, for reductions
 constexpr int kMaxWarps = 32;            // of a block
+constexpr int kSharedUnasked = 48 * 1024;  // bytes that every kernel may have
 
 enum Dtype { kFloat32, kBfloat16, kFloat16 };
 
@@ -138,13 +143,32 @@ __device__ inline float2 block_sum(float2 x, float2* scratch) {
   return {warp_sum(x.x), warp_sum(x.y)};
 }
 
-// Launch on a stream, with more than the default 48 KB of shared memory where asked; cudaError_t.
+// Let a kernel have all the shared memory that a block of the current device may have. Once for
+// each kernel and device, and never less: were the limit set for every launch, one host thread
+// would lower it between another's setting and launching.
+inline cudaError_t allow_shared(const void* kernel) {
+  static std::mutex mutex;
+  static std::set<std::pair<int, const void*>> allowed;
+  int device = 0, most = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (allowed.count({device, kernel}) > 0) return cudaSuccess;
+  error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error != cudaSuccess) return error;
+  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+  if (error == cudaSuccess) allowed.insert({device, kernel});
+  return error;
+}
+
+// Launch on a stream; cudaError_t.
 template <typename... Args>
 int launch(void (*kernel)(Args...), int64_t blocks, int threads, int shared, void* stream,
            const Args&... args) {
-  cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-  if (error != cudaSuccess) return error;
+  if (shared > kSharedUnasked) {
+    const cudaError_t error = allow_shared(reinterpret_cast<const void*>(kernel));
+    if (error != cudaSuccess) return error;
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(static_cast<unsigned>(threads));

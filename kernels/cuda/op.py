@@ -58,9 +58,8 @@ def _why_not_on(device: torch.device) -> str | None:
         return None  # a trace cannot look for files; the op says why when it runs
     if _arch(device) < build.MIN_ARCH:
         return f"it needs compute capability 8.0, the GPU has {_arch(device) / 10}"
-    if build.prebuilt() is None and build.find_nvcc() is None:
-        return "the kernels are not built and there is no nvcc to build them; use impl='triton'"
-    return None
+    reason = build.why_not()
+    return f"{reason}, or use impl='triton'" if reason else None
 
 
 def forward(

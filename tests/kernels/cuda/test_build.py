@@ -1,6 +1,7 @@
 """nvcc compiles every kernel without a GPU; a build is found again, and a missing one explained."""
 
 import ctypes
+import shutil
 import subprocess
 import sys
 
@@ -33,6 +34,7 @@ def test_every_kernel_compiles_without_spills(tmp_path):
     assert last == str(library)
     for name in op._SIGNATURES:
         assert getattr(ctypes.CDLL(str(library)), name)
+    assert build._digest_in(library) == build.digest()
 
     compiled = set()
     for line in lines:
@@ -81,10 +83,73 @@ def test_built_once_and_kept(monkeypatch, tmp_path):
     nvcc.chmod(0o755)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "find_nvcc", lambda: str(nvcc))
-    monkeypatch.setattr(build, "prebuilt", lambda: None)
+    monkeypatch.setattr(build, "is_prebuilt", lambda: False)
     for _ in range(2):
         build._load.cache_clear()  # as another process would
         assert build.load(90).one() == 1
     assert log.read_text().split() == ["built"]
     build._load.cache_clear()
     assert len(list((tmp_path / "cache" / "liftplace").iterdir())) == 1
+
+
+@pytest.fixture
+def beside(monkeypatch, tmp_path):
+    """The sources in a folder of their own, and compile(define): a library of them beside them."""
+    folder = tmp_path / "cuda"
+    for name in (*build.SOURCES, *build.HEADERS):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((build.FOLDER / name).read_bytes())
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler here")
+    monkeypatch.setattr(build, "FOLDER", folder)
+
+    def compile(digest):
+        code = f'const char* liftplace_digest(void) {{ return "{digest}"; }}' if digest else ""
+        command = ["cc", "-shared", "-x", "c", "-", "-o", folder / build.LIBRARY]
+        subprocess.run(command, input=code, text=True, check=True)
+
+    _forget()
+    yield compile
+    _forget()
+
+
+def _forget():
+    """As another process would start."""
+    for cached in (build.digest, build.is_prebuilt, build._load):
+        cached.cache_clear()
+
+
+def test_a_prebuilt_library_of_these_sources_is_used(beside, monkeypatch):
+    beside(build.digest())
+    monkeypatch.setattr(build, "find_nvcc", lambda: None)
+    assert build.is_prebuilt() and build.why_not() is None
+    assert build.load(90)._name == str(build.FOLDER / build.LIBRARY)
+
+
+@pytest.mark.parametrize("digest", ["0123456789abcdef", None], ids=str)
+def test_a_prebuilt_library_of_other_sources_is_not(digest, beside, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "find_nvcc", lambda: None)
+    assert build.why_not() == (
+        "the kernels are not built and there is no nvcc: install the CUDA toolkit or set CUDA_HOME"
+    )
+    beside(digest)
+    _forget()
+    assert "was built from other sources and there is no nvcc: install" in build.why_not()
+    with pytest.raises(build.BuildError, match="nvcc was not found"):
+        build.load(90)
+    monkeypatch.setattr(build, "find_nvcc", lambda: "/somewhere/nvcc")
+    assert build.why_not() is None
+    built = []
+    monkeypatch.setattr(build, "build", lambda out, arches: built.append((out, arches)))
+    with pytest.raises(OSError):  # nothing was built in truth
+        build.load(90)
+    assert built == [(build._cached(90), (90,))]
+
+
+def test_an_edited_source_is_other_sources(beside):
+    beside(build.digest())
+    with (build.FOLDER / "../cpu/fit.h").open("a") as file:
+        file.write("// edited\n")
+    _forget()
+    assert not build.is_prebuilt()

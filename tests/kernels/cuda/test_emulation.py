@@ -26,7 +26,7 @@ extern "C" int run(int kind, int threads, int shared) {
   return cudaLaunchKernelEx(&config, wrong, kind);
 }
 """
-LAUNCH_FAILURE, INVALID_VALUE = 719, 1
+LAUNCH_FAILURE, INVALID_VALUE, INVALID_CONFIGURATION = 719, 1, 9
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,9 @@ def test_barriers_that_not_all_threads_reach(wrong, capfd):
 
 
 def test_launches_that_no_gpu_takes(wrong):
-    assert wrong.run(2, 1056, 0) == INVALID_VALUE
-    assert wrong.run(2, 64, 228 * 1024) == INVALID_VALUE
+    assert wrong.run(2, 1056, 0) == INVALID_CONFIGURATION
+    assert wrong.run(2, 64, 48 * 1024) == 0
+    assert wrong.run(2, 64, 48 * 1024 + 4) == INVALID_VALUE  # nobody asked for more
 
 
 PROGRAM = """

@@ -35,9 +35,15 @@ struct alignas(16) float4 { float x, y, z, w; };
 
 using cudaStream_t = struct Stream*;
 using cudaError_t = int;
-constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719;
+constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9,
+                      cudaErrorLaunchFailure = 719, cudaErrorNotSupported = 801;
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorInvalidValue ? "invalid argument" : "unspecified launch failure";
+  switch (error) {
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    case cudaErrorNotSupported: return "operation not supported";
+    default: return "unspecified launch failure";
+  }
 }
 
 struct cudaLaunchConfig_t {
@@ -51,7 +57,11 @@ extern Index threadIdx, blockIdx, blockDim;
 
 namespace emulation {
 
-constexpr size_t kMaxShared = 227 * 1024;
+constexpr int kMaxShared = 227 * 1024, kSharedUnasked = 48 * 1024;
+
+// Sets the most shared memory that a kernel may have, and counts how often.
+cudaError_t limit_shared(const void* kernel, int bytes);
+int shared_limit(const void* kernel);
 
 cudaError_t run(const cudaLaunchConfig_t& config, const std::function<void()>& kernel);
 void block_barrier();
@@ -124,12 +134,18 @@ inline float __uint_as_float(uint32_t bits) {
 }
 
 constexpr int cudaFuncAttributeMaxDynamicSharedMemorySize = 8;
-template <typename F>
-cudaError_t cudaFuncSetAttribute(F*, int, int bytes) {
-  return static_cast<size_t>(bytes) <= emulation::kMaxShared ? cudaSuccess : cudaErrorInvalidValue;
+constexpr int cudaDevAttrMaxSharedMemoryPerBlockOptin = 97;
+inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
+  return *value = emulation::kMaxShared, cudaSuccess;
+}
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, int, int bytes) {
+  return emulation::limit_shared(kernel, bytes);
 }
 template <typename... P, typename... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
+  const int limit = emulation::shared_limit(reinterpret_cast<const void*>(kernel));
+  if (config->dynamicSmemBytes > static_cast<size_t>(limit)) return cudaErrorInvalidValue;
   const std::tuple<P...> copies(args...);
   return emulation::run(*config, [&] { std::apply(kernel, copies); });
 }
