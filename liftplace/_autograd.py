@@ -17,14 +17,15 @@ class PlaceFunction(torch.autograd.Function):
                 scale: int, with_coarse: bool, with_fine: bool) -> Tensor:  # fmt: skip
         """student: as the caller has it; t: the teacher as (rows, n); found: of the forward.
 
-        `found` is one argument, because a tensor that is an argument itself would come back as a
-        view, which `loss += other` may not change, or as a copy, which is one more launch.
+        `found` is one argument, because a tensor that is an argument itself comes back as a view,
+        which `loss += other` may not change. So it does where a compiler takes tuples apart; what
+        it makes of the copy it merges with whatever comes after.
         """
         loss, group, coef, terms = found
         ctx.save_for_backward(student, t, group, coef, terms)
         ctx.options = (scale, with_coarse, with_fine)
         ctx.impl = impl
-        return loss
+        return loss.clone() if torch.compiler.is_compiling() else loss
 
     @staticmethod
     def backward(ctx, grad_out: Tensor):

@@ -1,5 +1,8 @@
 """The custom ops: opcheck, torch.compile, and what `auto` chooses."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -52,6 +55,26 @@ def test_compiles_in_one_graph(impl, op, dynamic, device):
         torch.testing.assert_close(grad, expected_grad)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_loss_may_be_added_to_in_place(compiled, impl, device):
+    """`loss += other`: it is no view, and nothing that the backward reads."""
+
+    def step(student, teacher):
+        loss = place_loss(student, teacher, impl=impl)
+        loss += 1
+        return loss
+
+    torch._dynamo.reset()
+    student = torch.randn(2, 3, 6, 6, device=device, requires_grad=True)
+    teacher = torch.randn(2, 3, 6, 6, device=device)
+    loss = place_loss(student, teacher, impl=impl)
+    (expected,) = torch.autograd.grad(loss, student)
+    call = torch.compile(step, fullgraph=True, backend="aot_eager") if compiled else step
+    changed = call(student, teacher)
+    torch.testing.assert_close(changed, loss + 1)
+    torch.testing.assert_close(torch.autograd.grad(changed, student)[0], expected)
+
+
 def test_compiles_with_inductor(device):
     """The default backend, with code around the op for it to fuse."""
     compiled = torch.compile(lambda s, t: 2 * place_loss(s.tanh(), t, impl="torch"), fullgraph=True)
@@ -88,6 +111,17 @@ def test_auto_on_a_gpu():
     assert _dispatch.choose("auto", x, x, 32) == "triton"
     assert _dispatch.choose("auto", x.double(), x, 32) == "torch"
     assert _dispatch.choose("auto", x, x, (1 << 20) + 1) == "torch"
+
+
+@pytest.mark.parametrize("name", ["auto", "triton", "native"])
+def test_a_call_looks_for_no_files(name, monkeypatch):
+    """A compiler traces the choice, and not every PyTorch traces a search for modules."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(native, "not_built", None)
+    monkeypatch.setattr(importlib.util, "find_spec", None)
+    monkeypatch.setattr(Path, "is_file", None)
+    x = torch.zeros(1, 1, 32)
+    assert _dispatch.choose(name, x, x, 32) == ("native" if name == "auto" else name)
 
 
 def test_auto_elsewhere(monkeypatch):

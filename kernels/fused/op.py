@@ -8,6 +8,9 @@ from torch import Tensor
 
 from .launch import MAX_ROW
 
+# Asked once: torch.compile does not trace the question everywhere (not in PyTorch 2.11).
+_INSTALLED = importlib.util.find_spec("triton") is not None
+
 
 def why_not(student: Tensor, teacher: Tensor, length: int) -> str | None:
     """Why Triton cannot run on rows of `length` elements here; None if it can."""
@@ -15,10 +18,9 @@ def why_not(student: Tensor, teacher: Tensor, length: int) -> str | None:
         return "Triton computes in float32, got float64 input; use impl='torch'"
     if length > MAX_ROW:
         return f"rows of {length} elements are longer than {MAX_ROW}; use impl='torch'"
-    if importlib.util.find_spec("triton") is None:
+    if not _INSTALLED:
         return "Triton is not installed; run `pip install triton`"
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if student.device.type != "cuda" and not interpreted:
+    if student.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"Triton needs a GPU, the tensors are on {student.device}; use impl='torch'"
     return None
 
