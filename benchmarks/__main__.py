@@ -1,4 +1,4 @@
-"""python -m benchmarks ops | step | train | sweep | study | compile | emoji | plot"""
+"""python -m benchmarks ops | step | train | sweep | gpu | study | compile | emoji | plot"""
 
 import argparse
 import importlib
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.environment import check_device
+from benchmarks.red import LOST, DeviceLostError
 from liftplace.errors import UsageError
 
 RESULTS = Path(__file__).parent / "results"
@@ -33,10 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     ops.add_argument("--implementations", nargs="+", choices=IMPLEMENTATIONS, default=None,
                      help="only these beside naive, the baseline "
                      "(default: all but compile-max-autotune)")  # fmt: skip
-    ops.add_argument("--resume", action="store_true",
-                     help="skip what the file already holds for this commit")  # fmt: skip
-    ops.add_argument("--minutes", type=float, default=float("inf"),
-                     help="start no case after so long")  # fmt: skip
+    _resumable(ops)
 
     step = commands.add_parser("step", help="the loss's share of a training step")
     _common(step, repeats=20)
@@ -60,7 +58,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
     sweep = commands.add_parser("sweep", help="time what the launch choices choose between")
     _common(sweep, repeats=20)
+    _resumable(sweep)
     sweep.add_argument("--threads", type=_count, default=1, help="CPU threads")
+
+    gpu = commands.add_parser("gpu", help="all that is measured on a GPU, in four stages")
+    gpu.add_argument("--stage", type=int, choices=(1, 2, 3, 4), required=True)
+    gpu.add_argument("--minutes", type=float, default=8.0, help="it takes no longer")
+    gpu.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="cpu: rehearse")
+    gpu.add_argument("--out", type=Path, default=RESULTS, help="folder of the rows and the logs")
+    gpu.add_argument("--commit", default=None, help="what the rows name (default: ask git)")
 
     compiled = commands.add_parser("compile", help="compile the GPU kernels ahead of time")
     compiled.add_argument("--out", type=Path, default=RESULTS)
@@ -107,6 +113,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except DeviceLostError as error:
+        print(f"error: {error}: run again with --resume", file=sys.stderr)
+        return LOST
 
 
 def _common(command: argparse.ArgumentParser, repeats: int) -> None:
@@ -115,6 +124,13 @@ def _common(command: argparse.ArgumentParser, repeats: int) -> None:
                          help=f"folder of {command.prog.split()[-1]}_<device>.csv")  # fmt: skip
     command.add_argument("--repeats", type=_count, default=repeats, help="timed rounds of a case")
     command.add_argument("--commit", default=None, help="what the rows name (default: ask git)")
+
+
+def _resumable(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--resume", action="store_true",
+                         help="skip what the file already holds for this commit")  # fmt: skip
+    command.add_argument("--minutes", type=float, default=float("inf"),
+                         help="start no case that would end later")  # fmt: skip
 
 
 def _count(text: str) -> int:

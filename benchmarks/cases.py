@@ -34,10 +34,20 @@ class Case:
     def row_length(self) -> int:
         return prod(self.shape[2:])
 
-    @property
-    def floor_bytes(self) -> int:
-        """What any op must move: student and teacher read once, the gradient written once."""
-        return 3 * self.elements * self.dtype.itemsize
+    def floor_bytes(self, implementation: str = "") -> int:
+        """What an implementation must move, by default of the op itself.
+
+        The adaptive weight is a mean over everything, so the backward reads student and teacher
+        again, as F.mse_loss does; PLACE also writes and reads an element's group number. The copy
+        is of student, teacher and gradient once.
+        """
+        array = self.elements * self.dtype.itemsize
+        if implementation == "copy":
+            return 3 * array
+        if self.op == "lift" or implementation.startswith("mse"):
+            return 5 * array
+        number = 2 if self.row_length <= self.group_size << 16 else 4
+        return 5 * array + 2 * number * self.elements
 
     def __str__(self) -> str:
         groups = f", groups of {self.group_size}" if self.group_size else ""

@@ -14,6 +14,7 @@ import argparse
 import itertools
 import multiprocessing
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import cache
@@ -21,7 +22,6 @@ from pathlib import Path
 
 import torch
 import triton
-from tqdm import tqdm
 
 from benchmarks import results, sass
 from benchmarks.compile_only import MAX_SHARED, CompileOnlyDriver, Launch
@@ -225,9 +225,9 @@ def _in_processes(function, jobs: list[tuple]) -> list:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
         futures = [pool.submit(function, *job) for job in jobs]
-        done = tqdm(as_completed(futures), total=len(futures), desc=function.__name__)
-        for future in done:
+        for number, future in enumerate(as_completed(futures), 1):
             rows += future.result()
+            print(f"{function.__name__}: {number} of {len(jobs)}", file=sys.stderr)
     return rows
 
 

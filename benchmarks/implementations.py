@@ -110,9 +110,9 @@ def _others(case: Case) -> dict[str, Callable[[], Implementation]]:
 
 
 def _copy(case: Case) -> Implementation:
-    """Read and write, together, as many bytes as the floor of the op; zeros may copy faster."""
+    """Reads and writes its `floor_bytes` together; zeros may copy faster."""
     generator = torch.Generator(case.device).manual_seed(0)
-    source = torch.empty(case.floor_bytes // 2, dtype=torch.uint8, device=case.device)
+    source = torch.empty(case.floor_bytes("copy") // 2, dtype=torch.uint8, device=case.device)
     source.random_(generator=generator)
     target = torch.empty_like(source)
     return Implementation("copy", lambda s, t: target.copy_(source), differentiable=False)

@@ -1,99 +1,113 @@
 """python -m benchmarks ops: check every implementation of the loss ops, then time them together.
 
 A run can be stopped and taken up again: rows are saved after every case, `--minutes` starts no case
-after so long, and `--resume` skips what the file already holds for this commit. Launches are
+that would end later, and `--resume` skips what the file already holds for this commit. What is
+wrong or fails is left out and named (`benchmarks.red`); the exit code then is 1. Launches are
 counted when nothing is left to time, because the profiler may slow what follows it.
 """
 
 import argparse
 import gc
-import sys
 import time
 from pathlib import Path
 
 import torch
 from torch._dynamo.exc import TorchDynamoException
-from tqdm import tqdm
 
 from benchmarks import gate, memory, results, timing
 from benchmarks.cases import Case, cases, inputs
 from benchmarks.environment import environment
-from benchmarks.implementations import implementations
+from benchmarks.implementations import BASELINE, implementations
+from benchmarks.red import EVERYTHING, RedList
 from benchmarks.targets import targets
 
 
 def main(options: argparse.Namespace) -> int:
     where = environment(options.device, options.commit)
     path = options.out / f"ops_{options.device}.csv"
+    red = RedList(options.out / f"red_{options.device}.csv", "ops", where)
+    if not options.resume:
+        red.forget()
     wanted, reasons = cases(options), {}
     deadline = time.monotonic() + 60 * options.minutes
     left = len(wanted)
-    for case in tqdm(wanted, "cases", file=sys.stderr):
-        if time.monotonic() > deadline:
-            break
+    for case in timing.in_time(wanted, deadline):
         done = _names(path, case, where) if options.resume else set()
-        try:
-            rows, skipped = measure(case, where, options.repeats, options.implementations, done)
-        except gate.GateError as error:
-            print(f"correctness gate is red, nothing is timed: {error}", file=sys.stderr)
-            return 1
-        except torch.OutOfMemoryError as error:
-            rows, skipped = [], {str(case): str(error).splitlines()[0]}
-        if rows:
-            results.save(path, rows)
-        reasons |= skipped
         left -= 1
+        with red.guard(case):
+            try:
+                rows, skipped = measure(
+                    case, where, options.repeats, options.implementations, done, red
+                )
+            except torch.OutOfMemoryError as error:
+                rows, skipped = [], {str(case): _first_line(error)}
+            reasons |= skipped
+            if rows:
+                results.save(path, rows)
     uncounted = len(wanted) if options.device == "cuda" else 0
     if uncounted and not left:
-        for case in tqdm(wanted, "launches", file=sys.stderr):
-            if time.monotonic() > deadline:
-                break
+        for case in timing.in_time(wanted, deadline):
             uncounted -= 1
-            count_launches(path, case, where, options.implementations)
+            with red.guard(case):
+                count_launches(path, case, where, options.implementations)
     report(path, wanted, where, reasons)
     if left:
         print(f"{left} of {len(wanted)} cases are left: run again with --resume")
     elif uncounted:
         print(f"the launches of {uncounted} cases are left to count: run again with --resume")
-    return 0
+    print(red.report())
+    return 1 if red.rows() else 0
 
 
 def measure(
-    case: Case, where: dict[str, str], repeats: int, wanted: list[str] | None, done: set[str]
+    case: Case,
+    where: dict[str, str],
+    repeats: int,
+    wanted: list[str] | None,
+    done: set[str],
+    red: RedList,
 ) -> tuple[list[dict], dict[str, str]]:
     """Gate, memory and time of one case: its rows, and why something is missing from them.
 
-    No rows where all that can run here is in `done`.
+    No rows where all that can run here is in `done`, or where the baseline is red.
     """
     _fresh_start(case)
     student, teacher = inputs(case)
     found, skipped = implementations(case, student, teacher, wanted)
+    left_out = red.names(case)
+    found = [each for each in found if not {each.name, EVERYTHING} & left_out]
     if {implementation.name for implementation in found} <= done:
         return [], skipped
     want = gate.expected(case, student, teacher)
-    for implementation in tqdm(list(found), f"{case}: gate", leave=False, file=sys.stderr):
-        try:
-            gate.check(implementation, case, student, teacher, want)
-        except TorchDynamoException as error:
-            skipped[implementation.name] = f"torch.compile failed: {str(error).splitlines()[0]}"
-            found.remove(implementation)
+    green = []
+    for implementation in found:
+        with red.guard(case, implementation.name):
+            try:
+                gate.check(implementation, case, student, teacher, want)
+                green.append(implementation)
+            except TorchDynamoException as error:
+                skipped[implementation.name] = f"torch.compile failed: {_first_line(error)}"
+            except torch.OutOfMemoryError as error:
+                skipped[f"{implementation.name} on {case}"] = _first_line(error)
     del want
+    if BASELINE not in {implementation.name for implementation in green}:
+        return [], skipped | {str(case): "there is no baseline"}
     used, contenders = {}, []
     flush = timing.l2_flush() if case.device == "cuda" else None
-    for implementation in tqdm(found, f"{case}: memory", leave=False, file=sys.stderr):
+    for implementation in green:
         name = implementation.name
-        implementation.gradient(implementation.forward(student, teacher), student)  # yardsticks too
-        if not implementation.own_graph:
-            used[name] = memory.measure(implementation, student, teacher)
-        if flush is None:
-            contenders.append(timing.cpu_contender(implementation, student, teacher))
-            continue
-        added, reason = timing.cuda_contenders(implementation, student, teacher, flush)
-        contenders += added
-        if reason:
-            skipped[f"{name} as a CUDA graph"] = reason
-    rounds = tqdm(range(repeats), f"{case}: time", leave=False, file=sys.stderr)
-    samples = timing.interleave(contenders, rounds)
+        with red.guard(case, name):
+            implementation.gradient(implementation.forward(student, teacher), student)
+            if not implementation.own_graph:
+                used[name] = memory.measure(implementation, student, teacher)
+            if flush is None:
+                contenders.append(timing.cpu_contender(implementation, student, teacher))
+                continue
+            added, reason = timing.cuda_contenders(implementation, student, teacher, flush)
+            contenders += added
+            if reason:
+                skipped[f"{name} as a CUDA graph"] = reason
+    samples = timing.interleave(contenders, repeats)
     return results.rows(case, where, samples, used), skipped
 
 
@@ -135,6 +149,10 @@ def _fresh_start(case: Case) -> None:
     gc.collect()
     if case.device == "cuda":
         torch.cuda.empty_cache()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 def _at(path: Path, case: Case, where: dict[str, str]) -> list[dict[str, str]]:

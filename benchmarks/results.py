@@ -15,7 +15,7 @@ from benchmarks.memory import Memory
 COLUMNS = (
     "date", "device", "driver", "torch", "triton", "commit", "threads", "op", "shape", "dtype",
     "group_size", "implementation", "mode", "l2", "phase", "repeats", "ms_p20", "ms_p50", "ms_p80",
-    "ratio_p20", "ratio_p50", "ratio_p80", "gb_per_s", "bytes_peak", "bytes_kept", "launches",
+    "ratio_p20", "ratio_p50", "ratio_p80", "bytes_peak", "bytes_kept", "launches",
 )  # fmt: skip
 CASE = ("device", "threads", "op", "shape", "dtype", "group_size")
 _NUMBERS = COLUMNS[COLUMNS.index("repeats") :]
@@ -45,8 +45,7 @@ def rows(
 ) -> list[dict]:
     """One row for each contender and phase. ratio: the baseline's time over this one's, by round.
 
-    Memory stands where mode is eager and phase is both. gb_per_s counts the bytes that any op must
-    move, so that it compares with the copy's. Launches are counted later.
+    Memory stands where mode is eager and phase is both. Launches are counted later.
     """
     shared = {**where, **identity(case, where)}
     made = []
@@ -54,19 +53,22 @@ def rows(
         for phase in of_contender[0]:
             ms = np.array([sample[phase] for sample in of_contender])
             baseline = np.array([sample[phase] for sample in samples[BASELINE, "eager", l2]])
-            whole = phase == "both"
             p20, p50, p80 = np.percentile(ms, (20, 50, 80))
             row = dict(shared, implementation=name, mode=mode, l2=l2, phase=phase, repeats=len(ms))
             row |= {"ms_p20": p20, "ms_p50": p50, "ms_p80": p80}
             ratios = np.percentile(baseline / ms, (20, 50, 80))
             row |= dict(zip(("ratio_p20", "ratio_p50", "ratio_p80"), ratios, strict=True))
-            row["gb_per_s"] = case.floor_bytes / p50 / 1e6 if whole else ""
-            counted = whole and mode == "eager" and name in memory
+            counted = phase == "both" and mode == "eager" and name in memory
             row["bytes_peak"] = memory[name].peak if counted else ""
             row["bytes_kept"] = memory[name].kept if counted else ""
             row["launches"] = ""
             made.append(row)
     return made
+
+
+def gb_per_s(case: Case, row: dict) -> float:
+    """The bandwidth of forward and backward, counting only what must be moved."""
+    return case.floor_bytes(row["implementation"]) / row["ms_p50"] / 1e6
 
 
 def save(path: Path, fresh: list[dict]) -> None:
@@ -130,7 +132,7 @@ def table(title: str, made: list[dict]) -> str:
     head = ("implementation", "both ms (p20-p80)", "forward", "backward", "x naive (p20-p80)",
             "GB/s", "peak B/el", "kept B/el", "launches")  # fmt: skip
     lines = [head]
-    elements = case_of(made[0]).elements
+    case = case_of(made[0])
     by_key = {(row["implementation"], row["mode"], row["l2"], row["phase"]): row for row in made}
     for (name, mode, l2, phase), row in by_key.items():
         if phase != "both":
@@ -142,8 +144,8 @@ def table(title: str, made: list[dict]) -> str:
             f"{row['ms_p50']:.3f} ({row['ms_p20']:.3f}-{row['ms_p80']:.3f})",
             *(f"{part['ms_p50']:.3f}" if part else "" for part in parts),
             f"{row['ratio_p50']:.2f} ({row['ratio_p20']:.2f}-{row['ratio_p80']:.2f})",
-            f"{row['gb_per_s']:.1f}",
-            *(f"{size / elements:.2f}" if size != "" else "" for size in sizes),
+            f"{gb_per_s(case, row):.1f}",
+            *(f"{size / case.elements:.2f}" if size != "" else "" for size in sizes),
             f"{row['launches']:.0f}" if row["launches"] != "" else "",
         ))  # fmt: skip
     return f"{title}\n{columns(lines)}"

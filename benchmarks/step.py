@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
-from tqdm import tqdm
 
 from benchmarks import naive, results, timing
 from benchmarks.environment import environment
@@ -84,8 +83,8 @@ def measure(model: str, precision: str, where: dict[str, str], options) -> tuple
                 continue
             contenders.append(timing.Contender(name, mode, "", sample))
     parameters = sum(p.numel() for p in problem.student.parameters())
-    label = f"{model} {shape} {precision}: time"
-    samples = timing.interleave(contenders, tqdm(range(options.repeats), label, file=sys.stderr))
+    print(f"{model} {shape} {precision}: time", file=sys.stderr)
+    samples = timing.interleave(contenders, options.repeats)
     shared = {**where, "model": model, "parameters": parameters,
               "shape": "x".join(map(str, shape)), "precision": precision}  # fmt: skip
     return [_row(shared, *key, found) for key, found in samples.items()], skipped

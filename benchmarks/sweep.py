@@ -7,19 +7,20 @@ chooses between. "launch", on CUDA: the forward kernels under each launch that
 
 import argparse
 import itertools
-import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from benchmarks import results, timing
 from benchmarks.cases import Case, inputs
 from benchmarks.environment import environment
 from benchmarks.implementations import implementations
+from benchmarks.red import EVERYTHING, RedList
 from liftplace import _dispatch
 
 COLUMNS = (
@@ -27,6 +28,7 @@ COLUMNS = (
     "dtype", "group_size", "name", "mode", "chosen", "repeats", "ms_p20", "ms_p50", "ms_p80",
     "over_fastest",
 )  # fmt: skip
+_CASE = ("device", "threads", "op", "rows", "n", "dtype", "group_size")
 OURS = tuple(name for name in _dispatch.IMPLEMENTATIONS if name not in ("auto", "reference"))
 CPU_SIZES = ((8, 64), (24, 256), (24, 1024), (24, 4096), (256, 4096), (6, 65_536))
 CUDA_SIZES = (
@@ -54,19 +56,31 @@ class Problem:
 
 
 def main(options: argparse.Namespace) -> int:
-    cuda = options.device == "cuda"
     torch.set_num_threads(options.threads)
-    where = environment(options.device, options.commit) | {"threads": options.threads}
+    where = environment(options.device, options.commit) | {"threads": str(options.threads)}
     path = options.out / f"sweep_{options.device}.csv"
-    measured = []
-    for case in tqdm(list(_cases(options.device, options.threads)), "sweep", file=sys.stderr):
-        sweeps = [_implementations, _launches] if cuda else [_implementations]
-        for sweep in sweeps:
-            measured += sweep(case, where, options.repeats)
-        results.write(path, COLUMNS, measured)
-    print(report(measured))
+    red = RedList(options.out / f"red_{options.device}.csv", "sweep", where)
+    if not options.resume:
+        red.forget()
+    wanted = list(_cases(options.device, options.threads))
+    left = len(wanted)
+    for case in timing.in_time(wanted, time.monotonic() + 60 * options.minutes):
+        left -= 1
+        here = where | _identity(case)
+        done = options.resume and _key(here) in map(_key, results.load(path))
+        if done or EVERYTHING in red.names(case):
+            continue
+        with red.guard(case):
+            rows = _implementations(case, here, options.repeats, red)
+            if case.device == "cuda":
+                rows += _launches(case, here, options.repeats, red)
+            results.replace(path, COLUMNS, _CASE, rows)
+    print(report(_measured(path, where)))
     print(f"\n{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
-    return 0
+    if left:
+        print(f"{left} of {len(wanted)} cases are left: run again with --resume")
+    print(red.report())
+    return 1 if red.rows() else 0
 
 
 def _cases(device: str, threads: int) -> Iterator[Case]:
@@ -78,41 +92,49 @@ def _cases(device: str, threads: int) -> Iterator[Case]:
             yield Case(op, (1, rows, n), getattr(torch, dtype), group_size, device, threads)
 
 
-def _implementations(case: Case, where: dict, repeats: int) -> list[dict]:
+def _implementations(case: Case, here: dict, repeats: int, red: RedList) -> list[dict]:
     student, teacher = inputs(case)
     chosen = _dispatch.choose("auto", student, teacher, case.row_length)
-    contenders = []
+    contenders, left_out = [], red.names(case)
     for implementation in implementations(case, student, teacher, OURS)[0][1:]:  # without naive
-        if case.device == "cpu":
-            contenders.append(timing.cpu_contender(implementation, student, teacher))
-        else:
-            nothing = torch.empty(0, device="cuda")  # cold samples are not taken
-            found, _ = timing.cuda_contenders(implementation, student, teacher, nothing)
-            contenders += [contender for contender in found if contender.l2 == "warm"]
-    samples = timing.interleave(contenders, range(repeats))
+        if implementation.name in left_out:
+            continue
+        with red.guard(case, implementation.name):
+            implementation.gradient(implementation.forward(student, teacher), student)
+            if case.device == "cpu":
+                contenders.append(timing.cpu_contender(implementation, student, teacher))
+            else:
+                contenders += timing.cuda_contenders(implementation, student, teacher)[0]
+    samples = timing.interleave(contenders, repeats)
     made = []
     for mode in sorted({mode for _, mode, _ in samples}):
         times = {name: of for (name, m, _), of in samples.items() if m == mode}
-        made += _rows("implementation", case, mode, times, chosen, where)
+        made += _rows("implementation", mode, times, chosen, here)
     return made
 
 
-def _launches(case: Case, where: dict, repeats: int) -> list[dict]:
+def _launches(case: Case, here: dict, repeats: int, red: RedList) -> list[dict]:
     """The forward kernels of Triton, float32, under every launch worth a thought."""
     if case.dtype != torch.float32 or case.group_size not in (None, LAUNCH_GROUP_SIZE):
         return []
     student, teacher = (x.detach().view(case.shape[1:]) for x in inputs(case))
     named, chosen = alternatives(*student.shape, case.group_size)
-    contenders, expected = [], _forward(student, teacher, case.group_size, named[chosen])[0]
+    expected = _forward(student, teacher, case.group_size, named[chosen])[0]
+    contenders, left_out = [], red.names(case)
     for name, launch in named.items():
-        forward = partial(_forward, student, teacher, case.group_size, launch)
-        torch.testing.assert_close(forward()[0], expected, rtol=1e-3, atol=1e-4)
-        graph = timing.capture(forward)
-        sample = partial(timing.replay, graph, graph.replay)
-        contenders.append(timing.Contender(name, "graph", "warm", sample))
-    samples = timing.interleave(contenders, range(repeats))
+        if name in left_out:
+            continue
+        with red.guard(case, name):
+            forward = partial(_forward, student, teacher, case.group_size, launch)
+            torch.testing.assert_close(forward()[0], expected, rtol=1e-3, atol=1e-4)
+            contenders.append(_launch_contender(name, timing.graphed(forward)))
+    samples = timing.interleave(contenders, repeats)
     times = {name: found for (name, _, _), found in samples.items()}
-    return _rows("launch", case, "graph", times, chosen, where)
+    return _rows("launch", "graph", times, chosen, here)
+
+
+def _launch_contender(name: str, graph: Callable[[], float]) -> timing.Contender:
+    return timing.Contender(name, "graph", "warm", lambda: {"both": graph()})
 
 
 def alternatives(rows: int, n: int, group_size: int | None) -> tuple[dict[str, object], str]:
@@ -153,19 +175,33 @@ def _forward(student, teacher, group_size, launch):
     return place_fwd(student, teacher, group_size=group_size, with_groups=True, **fit)
 
 
-def _rows(kind: str, case: Case, mode: str, times: dict, chosen: str, where: dict) -> list[dict]:
+def _identity(case: Case) -> dict[str, str]:
     _, rows, n = case.shape
-    dtype = str(case.dtype).removeprefix("torch.")
+    return {"op": case.op, "rows": str(rows), "n": str(n), "group_size": str(case.group_size or ""),
+            "dtype": str(case.dtype).removeprefix("torch.")}  # fmt: skip
+
+
+def _key(row: dict) -> dict[str, str]:
+    return {name: row[name] for name in (*_CASE, "commit")}
+
+
+def _measured(path: Path, where: dict[str, str]) -> list[dict]:
+    """The file's rows of this device, commit and number of threads, with numbers."""
+    key = {name: where[name] for name in ("device", "commit", "threads")}
+    return [row | {name: float(row[name]) for name in ("ms_p50", "over_fastest")}
+            for row in results.load(path) if row.items() >= key.items()]  # fmt: skip
+
+
+def _rows(kind: str, mode: str, times: dict, chosen: str, here: dict) -> list[dict]:
     made = []
     for name, samples in times.items():
         ms = np.percentile([sample["both"] for sample in samples], (20, 50, 80))
         made.append({
-            **where, "kind": kind, "op": case.op, "rows": rows, "n": n, "dtype": dtype,
-            "group_size": case.group_size or "", "name": name, "mode": mode,
+            **here, "kind": kind, "name": name, "mode": mode,
             "chosen": "yes" if name == chosen else "", "repeats": len(samples),
             "ms_p20": ms[0], "ms_p50": ms[1], "ms_p80": ms[2],
         })  # fmt: skip
-    fastest = min(row["ms_p50"] for row in made)
+    fastest = min((row["ms_p50"] for row in made), default=0)
     return [row | {"over_fastest": row["ms_p50"] / fastest} for row in made]
 
 

@@ -6,8 +6,9 @@ one round is steadier than the ratio of two averages.
 
 import gc
 import random
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.implementations import Implementation
 
 PHASES = ("forward", "backward", "both")
+UNROLLED = 20  # steps in a graph, at most
+_GRAPH_MS = 4.0  # of steps in a graph are enough: then a replay's own time is a thousandth
 _WAIT_CYCLES = 1_000_000  # about 0.5 ms of the GPU's clock, so that a long graph is queued too
 
 
@@ -34,7 +37,20 @@ class Contender:
         return self.implementation, self.mode, self.l2
 
 
-def interleave(contenders: list[Contender], rounds: Iterable[int]) -> dict[tuple, list[dict]]:
+def in_time(wanted: Sequence, deadline: float) -> Iterator:
+    """Those of `wanted` that end before `deadline` (of time.monotonic) if each takes as long as the
+    longest so far."""
+    longest = 0.0
+    for number, case in enumerate(wanted, 1):
+        start = time.monotonic()
+        if start + longest >= deadline:
+            return
+        print(f"[{number}/{len(wanted)}] {case}", file=sys.stderr, flush=True)
+        yield case
+        longest = max(longest, time.monotonic() - start)
+
+
+def interleave(contenders: list[Contender], rounds: int) -> dict[tuple, list[dict]]:
     """Samples of every contender by its key; the n-th of each come from the same round."""
     order = list(contenders)
     samples = {contender.key: [] for contender in contenders}
@@ -44,7 +60,7 @@ def interleave(contenders: list[Contender], rounds: Iterable[int]) -> dict[tuple
     gc.collect()
     gc.disable()
     try:
-        for _ in rounds:
+        for _ in range(rounds):
             shuffle(order)
             for contender in order:
                 samples[contender.key].append(contender.sample())
@@ -72,33 +88,39 @@ def _phases(implementation: Implementation, forward: float, backward: float) -> 
 
 
 def cuda_contenders(
-    implementation: Implementation, student: Tensor, teacher: Tensor, flush: Tensor
+    implementation: Implementation, student: Tensor, teacher: Tensor, flush: Tensor | None = None
 ) -> tuple[list[Contender], str]:
-    """Eager and captured, each from a warm and a cold L2; and why there is no graph, if so.
+    """Eager and captured, from a warm and, with `flush`, a cold L2; and why no graph, if so.
 
-    Eager starts on an idle GPU, so that launches which the host makes too late count. The graph is
-    queued behind a wait on the GPU, so that its time alone counts.
+    Eager starts on an idle GPU, so that launches which the host makes too late count. A graph's
+    time is the GPU's alone. Cold: each step follows a write of `flush`, whose time is taken off.
     """
     name = implementation.name
 
     def step():
         return implementation.gradient(implementation.forward(student, teacher), student)
 
-    contenders = [
-        Contender(name, "eager", "warm", lambda: _eager(implementation, student, teacher, step)),
-        Contender(name, "eager", "cold",
-                  lambda: _eager(implementation, student, teacher, flush.zero_)),
-    ]  # fmt: skip
+    def cold_step():
+        flush.zero_()
+        step()
+
+    def eager(prepare):
+        return lambda: _eager(implementation, student, teacher, prepare)
+
+    contenders = [Contender(name, "eager", "warm", eager(step))]
+    if flush is not None:
+        contenders.append(Contender(name, "eager", "cold", eager(flush.zero_)))
     if implementation.no_graph:
         return contenders, implementation.no_graph
     try:
-        graph = capture(step)
+        warm = graphed(step)
+        contenders.append(Contender(name, "graph", "warm", lambda: {"both": warm()}))
+        if flush is not None:
+            cold, flushes = graphed(cold_step), graphed(flush.zero_)
+            difference = Contender(name, "graph", "cold", lambda: {"both": cold() - flushes()})
+            contenders.append(difference)
     except RuntimeError as error:
         return contenders, f"capture failed: {str(error).splitlines()[0]}"
-    contenders += [
-        Contender(name, "graph", "warm", lambda: replay(graph, graph.replay)),
-        Contender(name, "graph", "cold", lambda: replay(graph, flush.zero_)),
-    ]
     return contenders, ""
 
 
@@ -115,20 +137,41 @@ def _eager(implementation, student, teacher, prepare) -> dict[str, float]:
     return _phases(implementation, start.elapsed_time(middle), middle.elapsed_time(end))
 
 
-def replay(graph: torch.cuda.CUDAGraph, prepare: Callable[[], object]) -> dict[str, float]:
-    """Time of one replay after `prepare`, without the host's."""
-    prepare()
-    torch.cuda._sleep(_WAIT_CYCLES)  # the host queues the rest meanwhile
+def graphed(step: Callable[[], object]) -> Callable[[], float]:
+    """The time of a step in a CUDA graph, in ms, at each call; the L2 holds what replays left.
+
+    A replay costs 2 to 4 us by itself, and some ops take 10. So the graph holds many steps, up to
+    `UNROLLED`, and its time is divided; fewer of steps so long that it does not matter.
+    """
+    for _ in range(2):
+        step()  # compiles
+    count = unrolled(_elapsed(step))
+    graph = capture(step, count)
+
+    def sample() -> float:
+        graph.replay()
+        torch.cuda._sleep(_WAIT_CYCLES)  # the host queues the rest meanwhile
+        return _elapsed(graph.replay) / count
+
+    return sample
+
+
+def unrolled(ms: float) -> int:
+    """How many steps of `ms` a graph holds."""
+    return max(1, min(UNROLLED, round(_GRAPH_MS / ms)))
+
+
+def _elapsed(call: Callable[[], object]) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
-    graph.replay()
+    call()
     end.record()
     end.synchronize()
-    return {"both": start.elapsed_time(end)}
+    return start.elapsed_time(end)
 
 
-def capture(step: Callable[[], Tensor | None]) -> torch.cuda.CUDAGraph:
-    """A CUDA graph of one step, after a few on a side stream, as the CUDA graph docs ask."""
+def capture(step: Callable[[], object], count: int = 1) -> torch.cuda.CUDAGraph:
+    """A CUDA graph of `count` steps, after a few on a side stream, as the CUDA graph docs ask."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -137,7 +180,8 @@ def capture(step: Callable[[], Tensor | None]) -> torch.cuda.CUDAGraph:
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step()
+        for _ in range(count):
+            step()
     return graph
 
 

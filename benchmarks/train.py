@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch._dynamo.exc import TorchDynamoException
-from tqdm import tqdm
 
 from benchmarks import results, timing
 from benchmarks.environment import environment
@@ -70,8 +69,8 @@ def measure(student: str, where: dict[str, str], options) -> tuple[list[dict], d
                 skipped[f"{student}, {mode}, {data}"] = f"{type(error).__name__}: {_line(error)}"
                 continue
             contenders.append(timing.Contender(mode, data, "", sample))
-    label = f"{student}: time"
-    samples = timing.interleave(contenders, tqdm(range(options.repeats), label, file=sys.stderr))
+    print(f"{student}: time", file=sys.stderr)
+    samples = timing.interleave(contenders, options.repeats)
     baseline = _ms(samples[*BASELINE, ""])
     shared = {**where, **_model(student, runs[BASELINE]), "loss": options.loss,
               "train_batch_size": options.train_batch_size, "precision": options.precision,

@@ -5,11 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from liftplace.kernels.cpu import op
 from liftplace.kernels.cuda import build
@@ -127,13 +128,37 @@ def test_wheel_holds_what_the_cuda_kernels_are_built_from(installed):
         assert (folder / name).is_file(), name
 
 
-def test_an_uninstalled_checkout_says_what_to_do(tmp_path):
-    """A virtual environment without liftplace, in the checkout; torch is not reached."""
-    venv.create(tmp_path / "venv", with_pip=False)
-    python = tmp_path / "venv" / "bin" / "python"
-    result = _python("import liftplace", cwd=ROOT, python=python, PYTHONPATH="")
-    assert result.returncode != 0
-    assert "pip install -e ." in result.stderr
+def test_a_checkout_runs_without_an_installation(tmp_path):
+    """In its top folder, beside all that is installed here but liftplace."""
+    site, checkout = tmp_path / "site", tmp_path / "checkout"
+    site.mkdir()
+    for entry in Path(torch.__file__).parents[1].iterdir():
+        if "liftplace" not in entry.name:
+            (site / entry.name).symlink_to(entry)
+    for name in ("liftplace", "kernels"):
+        built = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(ROOT / name, checkout / name, ignore=built)
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    code = """
+import liftplace, torch
+from importlib import metadata
+import liftplace.kernels.launch, liftplace.kernels.cuda.op, liftplace.kernels.cpu.op
+try:
+    metadata.version("liftplace")
+except metadata.PackageNotFoundError:
+    print(liftplace.__version__)
+x = torch.randn(2, 3, 8, 8, requires_grad=True)
+liftplace.place_loss(x, torch.zeros(2, 3, 8, 8), impl="torch").backward()
+print(liftplace.kernels.launch.__file__)
+"""
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=checkout, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(site)},
+    )  # fmt: skip
+    version, file = _check(result).split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert version == project["version"] == importlib.metadata.version("liftplace")
+    assert Path(file) == checkout / "kernels" / "fused" / "launch.py"
 
 
 def test_import_is_light(tmp_path):

@@ -44,4 +44,4 @@ def test_copy_moves_the_bytes_of_the_floor():
     student, teacher = inputs(CASE)
     (copy,) = (i for i in implementations(CASE, student, teacher)[0] if i.name == "copy")
     target = copy.forward(student, teacher)
-    assert 2 * target.nbytes == CASE.floor_bytes == 3 * student.nbytes
+    assert 2 * target.nbytes == CASE.floor_bytes("copy") == 3 * student.nbytes

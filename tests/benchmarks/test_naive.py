@@ -5,10 +5,6 @@ import torch
 
 from benchmarks import naive
 from liftplace import lift_loss, place_loss, reference
-from liftplace.data import Digits
-from liftplace.train.models import predict
-from liftplace.train.process import NoiseProcess
-from tests.train.tiny import tiny_unet
 
 
 def pair(device, shape=(2, 3, 8, 8)):
@@ -66,6 +62,12 @@ def agree(loss, student, want, wide):
 @pytest.mark.parametrize("loss", ["place", "lift"])
 def test_a_training_run_sees_the_same_loss_and_gradient_at_every_step(loss):
     """Ours and the authors' formulation on one trajectory: the students that a run really has."""
+    pytest.importorskip("diffusers")
+    from liftplace.data import Digits
+    from liftplace.train.models import predict
+    from liftplace.train.process import NoiseProcess
+    from tests.train.tiny import tiny_unet
+
     ours = {"place": place_loss, "lift": lift_loss}[loss]
     theirs = {"place": naive.place_loss, "lift": naive.lift_loss}[loss]
     teacher, student = tiny_unet(), tiny_unet(seed=1, block_out_channels=(4, 4))

@@ -22,8 +22,7 @@ def test_ops_writes_rows_and_prints_table_and_targets(tmp_path, capsys):
     want = {(op, name, phase) for op in ("place", "lift") for phase in phases
             for name in ("naive", "torch", "mse")}  # fmt: skip
     assert measured == want | {("place", "copy", "both"), ("lift", "copy", "both")}
-    optional = {"driver", "triton", "group_size", "l2", "bytes_peak", "bytes_kept", "gb_per_s",
-                "launches"}  # fmt: skip
+    optional = {"driver", "triton", "group_size", "l2", "bytes_peak", "bytes_kept", "launches"}
     for row in rows:
         assert all(row[key] for key in results.COLUMNS if key not in optional), row
         assert 0 < float(row["ms_p20"]) <= float(row["ms_p50"]) <= float(row["ms_p80"])
@@ -102,13 +101,59 @@ def test_ops_on_cuda(tmp_path):
                if row["mode"] == "eager" and row["phase"] == "both")  # fmt: skip
 
 
-def test_a_red_gate_times_nothing(tmp_path, capsys, monkeypatch):
-    wrong = Implementation("wrong", lambda s, t: place_loss(s, t, group_size=8))
-    monkeypatch.setattr(ops, "implementations", lambda *_: ([wrong], {}))
+def test_a_red_contender_is_named_and_the_others_are_timed(tmp_path, capsys, monkeypatch):
+    calls = []
+
+    def wrong(student, teacher):
+        calls.append(student.shape)
+        return place_loss(student, teacher, group_size=8)
+
+    found = [Implementation("naive", place_loss), Implementation("wrong", wrong),
+             Implementation("right", place_loss)]  # fmt: skip
+    monkeypatch.setattr(ops, "implementations", lambda *_: (list(found), {}))
+    place = [*TINY, "--ops", "place", "--out", str(tmp_path)]
+    assert main(place) == 1
+    measured = {row["implementation"] for row in results.load(tmp_path / "ops_cpu.csv")}
+    assert measured == {"naive", "right"} and len(calls) == 1
+    printed = capsys.readouterr().out
+    assert "red: wrong on place (1, 2, 8, 8) float32, groups of 16" in printed
+    assert "GateError: wrong is wrong on" in printed
+    assert main([*place, "--resume"]) == 1 and len(calls) == 1  # named again, not tried again
+    assert "red: wrong on place" in capsys.readouterr().out
+    found.remove(found[1])
+    assert main(place) == 0  # anew, and it is green
+
+
+def test_a_red_baseline_leaves_the_other_cases(tmp_path, capsys, monkeypatch):
+    def breaks(student, teacher):
+        raise RuntimeError("no baseline today")
+
+    real = ops.implementations
+
+    def without_baseline_for_place(case, *rest):
+        if case.op == "lift":
+            return real(case, *rest)
+        return [Implementation("naive", breaks), Implementation("right", place_loss)], {}
+
+    monkeypatch.setattr(ops, "implementations", without_baseline_for_place)
     assert main([*TINY, *FEW, "--out", str(tmp_path)]) == 1
-    captured = capsys.readouterr()
-    assert "correctness gate is red, nothing is timed: wrong is wrong" in captured.err
-    assert captured.out == "" and not list(tmp_path.iterdir())
+    assert {row["op"] for row in results.load(tmp_path / "ops_cpu.csv")} == {"lift"}
+    assert "RuntimeError: no baseline today" in capsys.readouterr().out
+
+
+def test_an_error_while_timing_costs_the_case(tmp_path, capsys, monkeypatch):
+    interleave = ops.timing.interleave
+    left = [RuntimeError("misaligned address")]
+
+    def breaks_once(*arguments):
+        if left:
+            raise left.pop()
+        return interleave(*arguments)
+
+    monkeypatch.setattr(ops.timing, "interleave", breaks_once)
+    assert main([*TINY, *FEW, "--out", str(tmp_path)]) == 1
+    assert {row["op"] for row in results.load(tmp_path / "ops_cpu.csv")} == {"lift"}
+    assert "red: all implementations on place" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_rows_hold_every_column_and_paired_ratios():
     assert both["ratio_p50"] == 2.0  # of 8, 2 and 1: round by round, not 4 / 2
     assert both["ratio_p80"] == pytest.approx(5.6)
     assert both["ms_p50"] == 2.0 and both["repeats"] == 3
-    assert both["gb_per_s"] == pytest.approx(3 * 128 * 4 / 2e-3 / 1e9)
+    assert results.gb_per_s(CASE, both) == pytest.approx((5 * 4 + 4) * 128 / 2e-3 / 1e9)
     assert (both["bytes_peak"], both["bytes_kept"]) == (640, 128)
     assert rows["torch", "forward"]["bytes_peak"] == ""
     assert (both["shape"], both["dtype"], both["group_size"]) == ("1x2x8x8", "float32", "16")

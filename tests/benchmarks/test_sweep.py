@@ -25,6 +25,29 @@ def test_sweep_writes_rows_and_marks_the_choice(tmp_path, capsys, monkeypatch):
     assert "place (2, 64) float32 groups of 16, eager: " in capsys.readouterr().out
 
 
+def test_sweep_resumes_and_survives_what_is_red(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "CPU_SIZES", ((2, 64),))
+    command = ["sweep", "--repeats", "1", "--out", str(tmp_path), "--commit"]
+    path = tmp_path / "sweep_cpu.csv"
+    assert main([*command, "abc", "--minutes", "0"]) == 0
+    assert "2 of 2 cases are left" in capsys.readouterr().out and not path.exists()
+    assert main([*command, "abc"]) == 0
+    first = results.load(path)
+    assert main([*command, "abc", "--resume"]) == 0 and results.load(path) == first
+    cpu_contender = sweep.timing.cpu_contender
+
+    def no_torch(implementation, *inputs):
+        if implementation.name == "torch" and inputs[0].shape[1] == 2:
+            raise RuntimeError("broken")
+        return cpu_contender(implementation, *inputs)
+
+    monkeypatch.setattr(sweep.timing, "cpu_contender", no_torch)
+    assert main([*command, "def", "--resume"]) == 1
+    assert "red: torch on place (1, 2, 64) float32, groups of 16" in capsys.readouterr().out
+    assert "torch" not in {row["name"] for row in results.load(path)}
+    assert {row["commit"] for row in results.load(path)} <= {"abc", "def"}
+
+
 @pytest.mark.parametrize("rows, n", [(24, 1024), (256, 4096), (24, 8192), (48, 65_536)])
 def test_alternatives_of_place_hold_todays_choice_once(rows, n):
     named, chosen = sweep.alternatives(rows, n, 16)

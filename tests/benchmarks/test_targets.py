@@ -1,15 +1,15 @@
 """Targets are judged by the rows, and a miss is shown."""
 
+import pytest
 import torch
 
 from benchmarks.cases import Case
 from benchmarks.targets import Target, targets
 
 
-def row(name, ms, ratio, peak, kept=0, l2="", gb_per_s=1.0, mode="eager"):
+def row(name, ms, ratio, peak, kept=0, l2="", mode="eager"):
     return {"implementation": name, "mode": mode, "l2": l2, "phase": "both", "ms_p50": ms,
-            "ratio_p50": ratio, "bytes_peak": peak, "bytes_kept": kept,
-            "gb_per_s": gb_per_s}  # fmt: skip
+            "ratio_p50": ratio, "bytes_peak": peak, "bytes_kept": kept}  # fmt: skip
 
 
 def test_cpu_targets_pass_and_miss():
@@ -36,22 +36,34 @@ def test_cuda_targets_take_the_faster_of_ours():
     assert all(target.name == "cuda" for target in found)
 
 
-def test_graphs_are_held_against_graphs_and_the_eager_baseline():
+def test_eager_and_graph_are_targets_of_their_own():
+    """The baseline runs eagerly alone, so it is no measure of a graph."""
     case = Case("place", (96, 3, 64, 64), torch.float32, 16, "cuda", 1)
     rows = [row("naive", 100, 1, 0, l2="warm"), row("mse", 1, 100, 0, l2="warm"),
+            row("compile", 20, 5, 0, l2="warm"), row("cuda", 4, 25, 0, l2="warm"),
             row("triton", 1, 100, "", l2="warm", mode="graph"),
+            row("compile", 12, 5, 0, l2="warm", mode="graph"),
             row("mse", 0.5, 200, "", l2="warm", mode="graph")]  # fmt: skip
-    found = targets(case, rows)
-    assert [(target.mode, target.measured) for target in found] == [("graph", 100), ("graph", 2)]
-    assert "triton in a CUDA graph, time / mse" in str(found[1])
+    found = [(target.mode, target.name, target.text, target.measured) for target in
+             targets(case, rows)]  # fmt: skip
+    assert found == [
+        ("eager", "cuda", "times as fast as naive", 25),
+        ("eager", "cuda", "times as fast as compile", 5),
+        ("eager", "cuda", "time / mse", 4),
+        ("eager", "cuda", "bytes an element beside the gradient", -4),
+        ("graph", "triton", "times as fast as compile", 12),
+        ("graph", "triton", "time / mse", 2),
+    ]
+    assert "triton in a CUDA graph, time / mse" in str(targets(case, rows)[-1])
 
 
-def test_lift_on_a_gigabyte_is_held_against_the_copy():
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_lift_on_a_gigabyte_is_held_against_the_copy_by_what_each_moves(mode):
     case = Case("lift", (512, 64, 64, 64), torch.float32, None, "cuda", 1)
-    rows = [row("triton", 1, 1, 0, l2="warm"), row("triton", 1, 1, 0, l2="cold", gb_per_s=3.0),
-            row("copy", 1, 1, 0, l2="cold", gb_per_s=4.0)]  # fmt: skip
+    rows = [row("triton", 2, 1, 0, l2="warm", mode=mode),
+            row("copy", 1, 1, 0, l2="warm", mode=mode)]  # fmt: skip
     (bandwidth,) = targets(case, rows)
-    assert bandwidth.measured == 0.75 and not bandwidth.met
+    assert bandwidth.measured == pytest.approx(20 / 12 / 2) and bandwidth.met
 
 
 def test_nan_meets_no_target():

@@ -1,5 +1,8 @@
 """Contenders take turns, and phases add up."""
 
+import math
+import time
+
 import pytest
 import torch
 
@@ -19,7 +22,7 @@ def contender(name, log):
 def test_interleave_runs_each_once_a_round_in_changing_order():
     log = []
     names = ["a", "b", "c", "d"]
-    samples = timing.interleave([contender(name, log) for name in names], range(20))
+    samples = timing.interleave([contender(name, log) for name in names], 20)
     rounds = [log[i : i + 4] for i in range(4, len(log), 4)]  # the first warms up
     assert len(rounds) == 20 and all(sorted(turn) == names for turn in rounds)
     assert len({tuple(turn) for turn in rounds}) > 1
@@ -39,6 +42,33 @@ def test_cpu_contender_times_forward_and_backward():
             assert sample.keys() == {"both"}
         else:
             assert sample["both"] == pytest.approx(sample["forward"] + sample["backward"])
+
+
+def test_no_case_begins_that_would_end_late(capsys):
+    deadline = time.monotonic() + 0.5
+    begun = []
+    for number in timing.in_time(range(100), deadline):
+        begun.append(number)
+        time.sleep(0.3)
+    assert begun == [0]
+    assert "[1/100] 0" in capsys.readouterr().err
+    assert list(timing.in_time([1, 2], math.inf)) == [1, 2]
+    assert not list(timing.in_time([1], time.monotonic()))
+
+
+def test_short_steps_share_a_graph():
+    assert timing.unrolled(0.01) == timing.unrolled(0.1) == timing.UNROLLED
+    assert timing.unrolled(1.0) == 4 and timing.unrolled(300.0) == 1
+
+
+@pytest.mark.gpu
+def test_a_graph_gives_the_time_of_one_step():
+    x = torch.zeros(1 << 26, device="cuda")
+    once = timing.graphed(lambda: x.add_(1))
+    thrice = timing.graphed(lambda: x.add_(1).add_(1).add_(1))
+    before = x[0].item()
+    assert 2.5 < thrice() / once() < 3.5
+    assert x[0].item() > before
 
 
 @pytest.mark.gpu
