@@ -28,3 +28,8 @@ def choose_groups(channels: Sequence[int], most: int, least: int) -> int:
         ),
         default=1,
     )
+
+
+def student_groups(channels: Sequence[int], teachers: Sequence[int], groups: int) -> int:
+    """The groups of a student of these channels, whose teacher has `teachers` in so many groups."""
+    return choose_groups(channels, groups, least_channels(teachers, groups))

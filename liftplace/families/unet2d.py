@@ -1,7 +1,7 @@
 """UNet2DModel: images in pixel or latent space, with and without class labels."""
 
 from liftplace.families.family import Family
-from liftplace.families.norm_groups import choose_groups, least_channels
+from liftplace.families.norm_groups import student_groups
 from liftplace.families.unet_width import attended, narrow_unet
 from liftplace.families.unet_wiring import wire_unet
 
@@ -33,8 +33,8 @@ class UNet2D(Family):
         )
         groups = config["attn_norm_num_groups"]  # of the mid block's attention
         if groups and width < 1:
-            least = least_channels(config["block_out_channels"][-1:], groups)
-            groups = choose_groups(student["block_out_channels"][-1:], groups, least)
+            ours, theirs = (each["block_out_channels"][-1:] for each in (student, config))
+            groups = student_groups(ours, theirs, groups)
         return student | {"attention_head_dim": head, "attn_norm_num_groups": groups}
 
     def wire(self, teacher, student_config):

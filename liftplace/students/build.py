@@ -14,6 +14,7 @@ from liftplace.data import open_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.errors import UsageError
 from liftplace.families import Family
+from liftplace.families.norm_groups import student_groups
 from liftplace.processes import start_processes
 from liftplace.students import depth, importance
 from liftplace.students.drop_blocks import drop_blocks
@@ -81,7 +82,7 @@ def _architecture(config: PruneConfig, teachers, family: Family) -> dict[str, An
 
 
 def _changes(file: Path, family: Family, known) -> dict[str, Any]:
-    """What a JSON file says of a student."""
+    """What a JSON file says of a student; norm groups to its channels, unless it says them."""
     try:
         changes = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -96,6 +97,10 @@ def _changes(file: Path, family: Family, known) -> dict[str, Any]:
     changes = {name: value for name, value in changes.items() if name[0] != "_"}
     if unknown := sorted(changes.keys() - known.keys()):
         raise UsageError(f"student_config {file}: {family.class_name} has no {unknown[0]}")
+    if "block_out_channels" in changes and "norm_num_groups" not in changes:
+        changes["norm_num_groups"] = student_groups(
+            changes["block_out_channels"], known["block_out_channels"], known["norm_num_groups"]
+        )
     try:
         family.skeleton(dict(known) | changes)
     except (TypeError, ValueError) as error:

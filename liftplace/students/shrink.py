@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DModel
 
 from liftplace.errors import UsageError
-from liftplace.families.norm_groups import choose_groups, least_channels
+from liftplace.families.norm_groups import student_groups
 
 
 def shrink(
@@ -43,11 +43,11 @@ def shrink(
     config["block_out_channels"] = tuple(block_out_channels)
     config["layers_per_block"] = layers_per_block or teacher_config["layers_per_block"]
     theirs = teacher_config["block_out_channels"]
-    config["norm_num_groups"] = norm_num_groups or _groups(
+    config["norm_num_groups"] = norm_num_groups or student_groups(
         block_out_channels, theirs, config["norm_num_groups"]
     )
     if config.get("attn_norm_num_groups"):  # of the mid block's attention
-        config["attn_norm_num_groups"] = _groups(
+        config["attn_norm_num_groups"] = student_groups(
             block_out_channels[-1:], theirs[-1:], config["attn_norm_num_groups"]
         )
     if any(channels % config["norm_num_groups"] for channels in block_out_channels):
@@ -63,8 +63,3 @@ def shrink(
             raise UsageError(
                 f"no student with channels {list(block_out_channels)}: {error}"
             ) from error
-
-
-def _groups(channels: Sequence[int], theirs: Sequence[int], groups: int) -> int:
-    """Where the teacher has `theirs` in so many groups."""
-    return choose_groups(channels, groups, least_channels(theirs, groups))
