@@ -26,7 +26,8 @@ COLUMNS = (
     "ms_p20", "ms_p50", "ms_p80", "steps_per_second", "ratio_p20", "ratio_p50", "ratio_p80",
 )  # fmt: skip
 _RUN = ("device", "threads", "student", "loss", "train_batch_size", "precision", "mode", "data")
-STUDENTS = {"2.9 %": (12, 8, 8), "31 %": (32, 32, 32)}
+# Channels, and norm groups.
+STUDENTS = {"2.9 %": ((12, 8, 8), 4), "31 %": ((32, 32, 32), 8)}
 MODES = {
     "eager": {},
     "cuda_graphs": {"cuda_graphs": True},
@@ -112,7 +113,8 @@ def make_run(student: str, mode: str, data: str, options) -> SimpleNamespace:
         step_scheduler_with_optimizer=False,
     )  # fmt: skip
     loaded = load_model(TEACHER)
-    made = shrink(loaded.model.config, STUDENTS[student])
+    channels, groups = STUDENTS[student]
+    made = shrink(loaded.model.config, channels, norm_num_groups=groups)
     learner = Learner(made, Objective(options.loss), config)
     learner.prepare(accelerator)
     teacher = Teacher(

@@ -1,6 +1,7 @@
 """From cells to rows: trains several students beside one teacher, and scores them."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.study.grid import SCORED, Cell
+from benchmarks.study.grid import SCORED, Cell, Settings
 from liftplace.analyze.errors import measure_errors, spread_timesteps
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
@@ -148,16 +149,38 @@ def _checkpoints(cell: Cell, folder: Path) -> dict[str, Any]:
 
 def _learner(cell: Cell, teacher: LoadedModel, stage: int, device: str) -> Learner:
     config = replace(_config(cell, Path(cell.hash), device), max_train_steps=stage)
+    groups = _norm_groups(cell.settings, teacher)
     if "prune" in cell.settings:
         prune = PruneConfig(
-            **cell.settings["prune"], random_init=cell.settings["random_init"], seed=cell.seed
-        )
+            **{"norm_num_groups": groups, **cell.settings["prune"]},
+            random_init=cell.settings["random_init"], seed=cell.seed,
+        )  # fmt: skip
         model, _ = build_student(prune, teacher)
         student = LoadedModel(model, None, "the pruned student")
     else:
-        student = student_of(config, teacher)
+        student = student_of(replace(config, student_norm_num_groups=groups), teacher)
     encoder = Encoder(teacher)
     return learner_of(config, student, teacher, teacher.process(), encoder, name=cell.hash)
+
+
+def _norm_groups(settings: Settings, teacher: LoadedModel) -> int:
+    """Those of a student. Settings that name none mean as many of the teacher's as divide its
+    channels, down to one channel a group: what `liftplace` gave when those rows were made."""
+    given = settings.get("student_norm_num_groups")
+    if given is not None:
+        return given
+    teachers = teacher.model.config
+    most = teachers["norm_num_groups"]
+    if "prune" not in settings:
+        return math.gcd(most, *settings["student_block_out_channels"])
+    width = settings["prune"]["width"]
+    for groups in (n for n in range(most, 0, -1) if most % n == 0):
+        try:
+            teacher.family.narrow_config(teachers, width, groups)
+        except UsageError:
+            continue
+        return groups
+    raise UsageError(f"no student of width {width}")
 
 
 def _dataset(config: DistillConfig) -> str:

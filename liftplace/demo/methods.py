@@ -63,7 +63,12 @@ def new_learners(
     return [
         TimedLearner(
             for_cpu(
-                shrink(teacher.config, settings.student_block_out_channels, seed=settings.seed)
+                shrink(
+                    teacher.config,
+                    settings.student_block_out_channels,
+                    norm_num_groups=settings.student_norm_num_groups,
+                    seed=settings.seed,
+                )
             ),
             Objective(
                 loss=method.loss,

@@ -14,6 +14,7 @@ class DemoSettings:
     # Chosen for legible samples of the student without a teacher ("no KD") in the time there is.
     # Every student starts from the same weights and sees the same batches and noise.
     student_block_out_channels: tuple[int, ...] = (12, 8, 8)
+    student_norm_num_groups: int = 4
     max_train_steps: int = 700
     train_batch_size: int = 16
     learning_rate: float = 1e-2

@@ -134,11 +134,17 @@ class Family(ABC):
         model, in the order of the forward pass. Empty where blocks cannot be left out."""
         return {}
 
-    def narrow_config(self, config: Config, width: float) -> dict[str, Any]:
+    def narrow_config(
+        self, config: Config, width: float, norm_num_groups: int | None = None
+    ) -> dict[str, Any]:
         """The constructor arguments of a student with this share of the channels or heads.
 
+        Args:
+            norm_num_groups: groups of its group norms, if not as many as keep the mean.
+
         Raises:
-            UsageError: a width that cannot be rounded to what norms and heads need.
+            UsageError: a width that cannot be rounded to what norms and heads need, or groups of a
+                model without group norms.
         """
         raise UsageError(f"width: {self.class_name} cannot be narrowed")
 

@@ -37,8 +37,8 @@ class PixArt(Transformer):
         # The embeddings of height, width and aspect ratio are a third each.
         return 12 if _by_size(config) else 4
 
-    def narrow_config(self, config, width):
-        narrow = super().narrow_config(config, width)
+    def narrow_config(self, config, width, norm_num_groups=None):
+        narrow = super().narrow_config(config, width, norm_num_groups)
         if config["caption_channels"] is not None:  # then captions are projected to this width
             narrow["cross_attention_dim"] = inner_dim(narrow)
         return narrow

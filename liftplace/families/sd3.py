@@ -44,8 +44,8 @@ class SD3(Transformer):
                 weights[name] = torch.cat([scale, shift])  # the order of a last block
         return weights
 
-    def narrow_config(self, config, width):
-        narrow = super().narrow_config(config, width)
+    def narrow_config(self, config, width, norm_num_groups=None):
+        narrow = super().narrow_config(config, width, norm_num_groups)
         return narrow | {"caption_projection_dim": inner_dim(narrow)}
 
     def wire(self, teacher, student_config):

@@ -82,7 +82,7 @@ class Wiring:
         """Keep the members of a group norm's groups together, also over a concatenation.
 
         Args:
-            groups: of the student. The teacher has as many, or a multiple of it.
+            groups: of the student. Exact where the teacher has as many, or a multiple of it.
             segments: the spaces that it normalises, one after the other.
         """
         spaces = [self.spaces[name] for name in segments]

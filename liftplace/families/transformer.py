@@ -30,7 +30,9 @@ class Transformer(Family):
         """The weights of the blocks that are kept, under their new names, as this config's."""
         return weights
 
-    def narrow_config(self, config, width):
+    def narrow_config(self, config, width, norm_num_groups=None):
+        if norm_num_groups is not None:
+            raise UsageError(f"norm_num_groups: {self.class_name} has no group norms, leave it out")
         return _arguments(config) | {"num_attention_heads": self._narrow_heads(config, width)}
 
     def _narrow_heads(self, config, width: float) -> int:

@@ -1,8 +1,7 @@
 """UNet2DModel: images in pixel or latent space, with and without class labels."""
 
-import math
-
 from liftplace.families.family import Family
+from liftplace.families.norm_groups import student_groups
 from liftplace.families.unet_width import attended, narrow_unet
 from liftplace.families.unet_wiring import wire_unet
 
@@ -28,11 +27,14 @@ class UNet2D(Family):
     def blocks(self, model):
         return unet_blocks(model)
 
-    def narrow_config(self, config, width):
-        student, head = narrow_unet(config, width, lambda share: _ways(config, share))
-        groups = config["attn_norm_num_groups"]
-        if groups:
-            groups = math.gcd(groups, student["block_out_channels"][-1])
+    def narrow_config(self, config, width, norm_num_groups=None):
+        student, head = narrow_unet(
+            config, width, lambda share: _ways(config, share), norm_num_groups
+        )
+        groups = config["attn_norm_num_groups"]  # of the mid block's attention
+        if groups and width < 1:
+            ours, theirs = (each["block_out_channels"][-1:] for each in (student, config))
+            groups = student_groups(ours, theirs, groups)
         return student | {"attention_head_dim": head, "attn_norm_num_groups": groups}
 
     def wire(self, teacher, student_config):

@@ -62,7 +62,7 @@ class UNet2DCondition(Family):
     def blocks(self, model):
         return unet_blocks(model)
 
-    def narrow_config(self, config, width):
+    def narrow_config(self, config, width, norm_num_groups=None):
         for name, plain in (("dual_cross_attention", False), ("attention_type", "default")):
             if config[name] != plain:
                 raise UsageError(f"width: cannot narrow a model with {name} {config[name]}")
@@ -74,7 +74,8 @@ class UNet2DCondition(Family):
         def keeps_heads(stage, new):
             return stage not in stages or _narrow_heads(old[stage], heads[stage], new) is not None
 
-        student, _ = narrow_unet(config, width, lambda share: [(keeps_heads, None)])
+        ways = [(keeps_heads, None)]
+        student, _ = narrow_unet(config, width, lambda share: ways, norm_num_groups)
         for stage in stages:
             new = student["block_out_channels"][stage]
             heads[stage] = _narrow_heads(old[stage], heads[stage], new)

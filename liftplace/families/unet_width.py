@@ -1,10 +1,10 @@
 """Widths that a U-Net can have: rounded to what its norm groups and attention heads need."""
 
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any
 
 from liftplace.errors import UsageError
+from liftplace.families.norm_groups import least_channels
 
 TOLERANCE = 1 / 8  # how far a stage may be off the width that was asked for
 WIRED_BLOCKS = {
@@ -18,15 +18,21 @@ Fits = Callable[[int, int], bool]  # (stage, its new channels)
 
 
 def narrow_unet(
-    config: Config, width: float, heads: Callable[[float], list[tuple[Fits, Any]]]
+    config: Config,
+    width: float,
+    heads: Callable[[float], list[tuple[Fits, Any]]],
+    norm_num_groups: int | None = None,
 ) -> tuple[dict[str, Any], Any]:
     """A U-Net's config with a share of its channels.
 
-    Norm groups stay as many where every stage can be rounded to a multiple of them, else fewer.
+    Norm groups stay as many as leave every one its channels (`norm_groups.least_channels`) and can
+    be rounded to in every stage.
 
     Args:
+        width: 1 leaves the norm groups as they are.
         heads: ways to choose the attention heads at a width, the best first: what channels each
             allows, and a value that stands for it.
+        norm_num_groups: how many groups, if not those.
 
     Returns:
         Constructor arguments of the student, and the value of the way that was taken.
@@ -37,13 +43,19 @@ def narrow_unet(
     blocks = {*config["down_block_types"], config["mid_block_type"], *config["up_block_types"]}
     if blocks - WIRED_BLOCKS:
         raise UsageError(f"width: cannot narrow blocks of type {sorted(blocks - WIRED_BLOCKS)[0]}")
-    found = _round(config, width, heads(width))
+
+    def round_to(share: float):
+        return _round(config, share, heads(share), norm_num_groups)
+
+    found = round_to(width)
     if found is None:
-        steps = sorted((Fraction(i, 32) for i in range(1, 33)), key=lambda w: abs(w - width))
-        near = next(w for w in steps if _round(config, float(w), heads(float(w))) is not None)
+        steps = sorted((i / 32 for i in range(1, 33)), key=lambda share: abs(share - width))
+        near = next((share for share in steps if round_to(share) is not None), None)
+        remedy = "no width has" if near is None else f"try {near}"
+        groups = "" if norm_num_groups is None else f"{norm_num_groups} "
         raise UsageError(
             f"width {width}: no channels near {width} x {list(config['block_out_channels'])} that "
-            f"norm groups and attention heads divide: try {float(near)}"
+            f"{groups}norm groups and attention heads divide: {remedy}"
         )
     channels, groups, taken = found
     student = {name: value for name, value in config.items() if not name.startswith("_")}
@@ -53,16 +65,21 @@ def narrow_unet(
     return student, taken
 
 
-def _round(config: Config, width: float, ways: list[tuple[Fits, Any]]):
+def _round(config: Config, width: float, ways: list[tuple[Fits, Any]], given: int | None):
     old, groups = config["block_out_channels"], config["norm_num_groups"]
-    for step in range(groups, 0, -1):
-        if groups % step:
-            continue
-        for fits, taken in ways:
-            new = {channels: _nearest(config, channels, width, step, fits) for channels in old}
-            # Stages of different width must stay different: between them is a weight.
-            if None not in new.values() and len(set(new.values())) == len(new):
-                return tuple(new[channels] for channels in old), step, taken
+    steps = [step for step in range(groups, 0, -1) if groups % step == 0]
+    least = least_channels(old, groups) if width < 1 else 1
+    if given is not None:
+        steps, least = [given], 1
+    for wanted in range(least, 0, -1):
+        for step in steps:
+            for fits, taken in ways:
+                new = {channels: _nearest(config, channels, width, step, fits) for channels in old}
+                # Stages of different width must stay different: between them is a weight.
+                if None in new.values() or len(set(new.values())) < len(new):
+                    continue
+                if min(new.values()) >= wanted * step:
+                    return tuple(new[channels] for channels in old), step, taken
     return None
 
 

@@ -53,15 +53,18 @@ class _Walk:
         self, name: str, inputs: tuple[Segment, ...], outputs: tuple[Segment, ...] | None = None
     ) -> Stream:
         """A linear map or convolution; into a new space of its name unless `outputs` are given."""
-        weight = self.teacher[name].weight
         if outputs is None:
-            kept = self.student[name].weight.shape[0]
-            outputs = (self.wiring.space(name, weight.shape[0], kept),)
+            outputs = (self._space(name),)
         self.wiring.axis(f"{name}.weight", 0, *outputs)
         self.wiring.axis(f"{name}.weight", 1, *inputs)
         if self.teacher[name].bias is not None:
             self.wiring.axis(f"{name}.bias", 0, *outputs)
         return outputs
+
+    def _space(self, name: str) -> str:
+        """A new space, of what a layer writes."""
+        old, new = (net[name].weight.shape[0] for net in (self.teacher, self.student))
+        return self.wiring.space(name, old, new)
 
     def norm(self, name: str, stream: Stream) -> None:
         """A group norm or layer norm."""
@@ -138,8 +141,11 @@ class _Walk:
         shift_only = self.teacher[name].time_embedding_norm == "default"
         self.layer(f"{name}.time_emb_proj", self.temb, hidden if shift_only else hidden * 2)
         self.norm(f"{name}.norm2", hidden)
-        if f"{name}.conv_shortcut" in self.teacher:
-            stream = self.layer(f"{name}.conv_shortcut", stream)
+        shortcut = f"{name}.conv_shortcut"
+        if shortcut in self.student and shortcut in self.teacher:
+            stream = self.layer(shortcut, stream)
+        elif shortcut in self.teacher:  # both sides of it are as wide in the student: none there
+            stream = (self._space(f"{name}.conv2"),)
         self.layer(f"{name}.conv2", hidden, stream)
         return stream
 

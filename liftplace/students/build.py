@@ -1,7 +1,10 @@
 """A student of a teacher as the settings of `liftplace prune` describe it."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +12,14 @@ from tqdm.auto import tqdm
 
 from liftplace.data import open_dataset
 from liftplace.data.encoder import Encoder
+from liftplace.errors import UsageError
 from liftplace.families import Family
+from liftplace.families.norm_groups import student_groups
 from liftplace.processes import start_processes
 from liftplace.students import depth, importance
 from liftplace.students.drop_blocks import drop_blocks
 from liftplace.students.prune import PruneConfig
-from liftplace.students.width import narrow
+from liftplace.students.width import inherit
 from liftplace.train.batches import noisy_batches
 from liftplace.train.models import LoadedModel, predict
 from liftplace.train.process import NoisyBatch
@@ -41,24 +46,66 @@ def build_student(config: PruneConfig, teacher: LoadedModel) -> tuple[nn.Module,
         student, layer_map = drop_blocks(student, family, config.drop_blocks)
     if config.keep_layers is not None or config.depth is not None:
         student, layer_map = depth.keep_layers(student, family, _layers(config, teacher))
+    architecture = _architecture(config, student.config, family)
     if config.random_init:
-        return _new(config, student.config, family).eval(), layer_map
-    if config.width is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config.seed, "student"))
+            student = family.model_class(**architecture)
+    elif config.is_narrow:
         if config.importance == "taylor":
             scores = importance.taylor(student, _task_losses(config, student, teacher))
         else:
             scores = importance.magnitude(student)
-        student, _ = narrow(student, family, config.width, scores=scores)
+        try:
+            student, _ = inherit(student, family, architecture, scores=scores)
+        except ValueError as error:
+            raise UsageError(
+                f"the student cannot have the teacher's weights: {error}: change "
+                f"{config.student_config or 'the width'}, or give --random_init"
+            ) from error
     return student.eval(), layer_map
 
 
-def _new(config: PruneConfig, architecture, family: Family) -> nn.Module:
-    architecture = {name: value for name, value in architecture.items() if name[0] != "_"}
+def _architecture(config: PruneConfig, teachers, family: Family) -> dict[str, Any]:
+    """The constructor arguments of the student.
+
+    Args:
+        teachers: config of the teacher without the blocks that are left out.
+    """
     if config.width is not None:
-        architecture = family.narrow_config(architecture, config.width)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "student"))
-        return family.model_class(**architecture)
+        return family.narrow_config(teachers, config.width, config.norm_num_groups)
+    architecture = {name: value for name, value in teachers.items() if name[0] != "_"}
+    if config.student_config is not None:
+        family.narrow_config(teachers, 1.0)  # raises where its blocks cannot be narrowed
+        architecture |= _changes(Path(config.student_config), family, architecture)
+    return architecture
+
+
+def _changes(file: Path, family: Family, known) -> dict[str, Any]:
+    """What a JSON file says of a student; norm groups to its channels, unless it says them."""
+    try:
+        changes = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"student_config {file}: no JSON file: {error}") from error
+    if not isinstance(changes, dict):
+        raise UsageError(f"student_config {file}: need an object as in a config.json")
+    if changes.get("_class_name", family.class_name) != family.class_name:
+        raise UsageError(
+            f"student_config {file} is of a {changes['_class_name']}, the teacher a "
+            f"{family.class_name}"
+        )
+    changes = {name: value for name, value in changes.items() if name[0] != "_"}
+    if unknown := sorted(changes.keys() - known.keys()):
+        raise UsageError(f"student_config {file}: {family.class_name} has no {unknown[0]}")
+    if "block_out_channels" in changes and "norm_num_groups" not in changes:
+        changes["norm_num_groups"] = student_groups(
+            changes["block_out_channels"], known["block_out_channels"], known["norm_num_groups"]
+        )
+    try:
+        family.skeleton(dict(known) | changes)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"student_config {file}: no such {family.class_name}: {error}") from error
+    return changes
 
 
 def _layers(config: PruneConfig, teacher: LoadedModel) -> list[int]:

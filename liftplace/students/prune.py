@@ -31,6 +31,12 @@ class PruneConfig(DataConfig):
 
     width: float | None = None
     """Share of every stage's channels, or of the heads, that stays: more than 0, at most 1."""
+    norm_num_groups: int | None = None
+    """Norm groups of a student by --width; by default as many as leave each norm four channels a
+    group, or the two or three that the teacher's have."""
+    student_config: str | None = None
+    """Instead of --width: a JSON file of what the student's config.json has other than the
+    teacher's, such as channels, heads, norm groups, dropout."""
     drop_blocks: Literal["bk-base", "bk-small", "bk-tiny"] | None = None
     """Leave out blocks of a Stable Diffusion U-Net as BK-SDM does."""
     keep_layers: tuple[int, ...] | str | None = None
@@ -58,9 +64,13 @@ class PruneConfig(DataConfig):
         super().__post_init__()
         object.__setattr__(self, "keep_layers", _numbers(self.keep_layers))
         at_least(0, self, "seed")
-        at_least(1, self, "depth", "train_batch_size", "num_batches")
+        at_least(1, self, "norm_num_groups", "depth", "train_batch_size", "num_batches")
         if self.width is not None:
             check_width(self.width)
+
+    @property
+    def is_narrow(self) -> bool:
+        return self.width is not None or self.student_config is not None
 
     @property
     def has_data(self) -> bool:
@@ -75,20 +85,26 @@ class PruneConfig(DataConfig):
         folder = Path(self.output_dir)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"--output_dir {folder} exists: name a new folder")
-        asked = (self.width, self.drop_blocks, self.keep_layers, self.depth)
+        asked = (self.width, self.student_config, self.drop_blocks, self.keep_layers, self.depth)
         if all(each is None for each in asked):
             raise UsageError(
-                "nothing to prune: give --width, --drop_blocks, --keep_layers or --depth"
+                "nothing to prune: give --width, --student_config, --drop_blocks, --keep_layers or "
+                "--depth"
             )
+        if self.width is not None and self.student_config is not None:
+            raise UsageError("give --width or --student_config, not both")
+        if self.norm_num_groups is not None and self.width is None:
+            raise UsageError("--norm_num_groups goes with --width: give both")
         if self.keep_layers is not None and self.depth is not None:
             raise UsageError("give --keep_layers or --depth, not both")
         if self.dataset_name is not None and self.train_data_dir is not None:
             raise UsageError("give --dataset_name or --train_data_dir, not both")
         if self.layer_selection == "importance" and self.depth is None:
             raise UsageError("--layer_selection importance chooses layers: give --depth")
-        if self.importance == "taylor" and (self.width is None or self.random_init):
+        if self.importance == "taylor" and (not self.is_narrow or self.random_init):
             raise UsageError(
-                "--importance taylor chooses channels: give --width, without --random_init"
+                "--importance taylor chooses channels: give --width or --student_config, without "
+                "--random_init"
             )
         if self.importance == "taylor" and not self.has_data:
             raise UsageError(
@@ -105,6 +121,7 @@ def prune(config: PruneConfig) -> None:
             in the folder then.
     """
     from liftplace.students.build import build_student
+    from liftplace.students.norms import why_forgetful
     from liftplace.students.report import check_trains, compare
     from liftplace.train.models import load_model
     from liftplace.train.result import RECORD
@@ -124,6 +141,8 @@ def prune(config: PruneConfig) -> None:
         text = json.dumps(record, indent=2) + "\n"
         (folder / RECORD).write_text(text, encoding="utf-8")
     print(compare(student, teacher.model))
+    if (problem := why_forgetful(student)) and not why_forgetful(teacher.model):
+        print(f"Warning: {problem}. Fewer norm groups mend it")
     print(f"{config.output_dir}: give it as --student to liftplace distill")
 
 

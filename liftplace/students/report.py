@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from liftplace.errors import UsageError
 from liftplace.families import family_of_model
+from liftplace.students.norms import compare_norms
 
 TOKENS = 77  # of text: a CLIP prompt
 LATENTS = 128  # height and width where a model has none of its own: 1024 pixels
@@ -34,7 +35,8 @@ def count_macs(model: nn.Module) -> int:
 
 
 def compare(student: nn.Module, teacher: nn.Module) -> str:
-    """A table of parameters and multiply-accumulates, and the student's share of the teacher's."""
+    """A table of parameters and multiply-accumulates, and the student's share of the teacher's; and
+    the norm groups of both."""
     counts = {
         "parameters": [count_parameters(model) for model in (teacher, student)],
         "MACs": [count_macs(model) for model in (teacher, student)],
@@ -43,11 +45,13 @@ def compare(student: nn.Module, teacher: nn.Module) -> str:
     for name, (theirs, ours) in counts.items():
         rows.append((name, f"{theirs:,}", f"{ours:,}", f"{ours / theirs:.1%}"))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
+    lines = [
         f"{row[0]:<{widths[0]}}"
         + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
-    )
+    ]
+    norms = compare_norms(student, teacher)
+    return "\n".join(lines if norms is None else [*lines, f"norm groups {norms}"])
 
 
 def check_trains(student: nn.Module, seed: int = 0) -> None:

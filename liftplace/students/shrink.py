@@ -1,6 +1,5 @@
 """A student of the teacher's architecture with fewer channels and layers, newly initialised."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from diffusers import UNet2DModel
 
 from liftplace.errors import UsageError
+from liftplace.families.norm_groups import student_groups
 
 
 def shrink(
@@ -20,8 +20,8 @@ def shrink(
 ) -> UNet2DModel:
     """A new UNet2DModel like the teacher but for its width and depth.
 
-    Group norms keep as many of the teacher's groups as divide the new widths. Where that leaves one
-    channel a group the student forgets the mean and scale of its input; fewer groups keep them.
+    Group norms have as many groups, the teacher's or fewer, as leave every one its channels: see
+    `families.norm_groups`.
 
     Args:
         teacher_config: of the teacher, as in its config.json.
@@ -42,12 +42,13 @@ def shrink(
     config = {name: value for name, value in teacher_config.items() if not name.startswith("_")}
     config["block_out_channels"] = tuple(block_out_channels)
     config["layers_per_block"] = layers_per_block or teacher_config["layers_per_block"]
-    config["norm_num_groups"] = norm_num_groups or math.gcd(
-        config["norm_num_groups"], *block_out_channels
+    theirs = teacher_config["block_out_channels"]
+    config["norm_num_groups"] = norm_num_groups or student_groups(
+        block_out_channels, theirs, config["norm_num_groups"]
     )
-    if config.get("attn_norm_num_groups"):
-        config["attn_norm_num_groups"] = math.gcd(
-            config["attn_norm_num_groups"], *block_out_channels
+    if config.get("attn_norm_num_groups"):  # of the mid block's attention
+        config["attn_norm_num_groups"] = student_groups(
+            block_out_channels[-1:], theirs[-1:], config["attn_norm_num_groups"]
         )
     if any(channels % config["norm_num_groups"] for channels in block_out_channels):
         raise UsageError(

@@ -1,6 +1,7 @@
 """Narrow students: every stage with a fraction of the teacher's channels or heads."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,23 @@ from liftplace.families.spaces import Wiring
 def narrow(
     teacher: nn.Module, family: Family, width: float, *, scores: Mapping[str, Tensor]
 ) -> tuple[nn.Module, dict[str, Tensor]]:
+    """`inherit` with a share of the channels or heads, in (0, 1].
+
+    Raises:
+        UsageError: a width that the model's norm groups and heads do not allow.
+    """
+    check_width(width)
+    return inherit(teacher, family, family.narrow_config(teacher.config, width), scores=scores)
+
+
+def inherit(
+    teacher: nn.Module, family: Family, config: Mapping[str, Any], *, scores: Mapping[str, Tensor]
+) -> tuple[nn.Module, dict[str, Tensor]]:
     """A student that keeps the teacher's most important channels and their weights.
 
     Args:
         teacher: a diffusers model of the family.
-        width: share of the channels or heads that stays, in (0, 1].
+        config: constructor arguments of the student, which has the teacher's blocks.
         scores: importance of each weight by its parameter's name; see `students.importance`.
 
     Returns:
@@ -25,14 +38,17 @@ def narrow(
         it keeps of each channel space.
 
     Raises:
-        UsageError: a width that the model's norm groups and heads do not allow.
+        ValueError: a student with weights that are no part of the teacher's, or without a layer of
+            the teacher's other than the convolution past a block that is as wide on both sides.
     """
-    check_width(width)
-    config = family.narrow_config(teacher.config, width)
-    wiring = family.wire(teacher, config)
-    indices = wiring.indices(scores)
     with torch.random.fork_rng(devices=[]):  # its first weights are thrown away
         student = family.model_class(**config)
+    names = student.state_dict().keys()
+    for name in teacher.state_dict():
+        if name not in names and ".conv_shortcut." not in name:
+            raise ValueError(f"{name}: only the teacher has it")
+    wiring = family.wire(teacher, config)
+    indices = wiring.indices(scores)
     student.load_state_dict(sliced(teacher, student, wiring, indices), assign=True)
     return student.to(teacher.device), indices
 
@@ -46,7 +62,7 @@ def check_width(width: float) -> None:
 def sliced(
     teacher: nn.Module, student: nn.Module, wiring: Wiring, indices: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The teacher's weights cut to the student's shapes.
+    """The teacher's weights cut to the student's shapes, without those that it has no use for.
 
     Raises:
         ValueError: a weight that the wiring does not cut to the student's shape.
@@ -56,4 +72,4 @@ def sliced(
         if name not in weights or weights[name].shape != expected.shape:
             got = list(weights[name].shape) if name in weights else "nothing"
             raise ValueError(f"{name}: sliced to {got}, the student has {list(expected.shape)}")
-    return weights
+    return {name: weights[name] for name in student.state_dict()}

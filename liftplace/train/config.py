@@ -52,7 +52,8 @@ class DistillConfig(RunConfig):
     student_layers_per_block: int | None = None
     """Layers of each level of a new student; by default the teacher's."""
     student_norm_num_groups: int | None = None
-    """Norm groups of a new student; by default as many of the teacher's as divide its channels."""
+    """Norm groups of a new student; by default as many as leave each norm four channels a group,
+    or the two or three that the teacher's have."""
 
     loss: Literal["none", "mse", "lift", "place"] = "place"
     """Distillation loss beside the task loss; none trains without the teacher."""

@@ -8,6 +8,7 @@ import torch
 
 from liftplace.families import Family
 from liftplace.processes import start_processes
+from liftplace.students.norms import compare_norms
 from liftplace.students.report import count_parameters
 from liftplace.train.batches import effective_batch
 from liftplace.train.models import DTYPES, LoadedModel
@@ -24,6 +25,7 @@ class Plan:
 
     teacher_parameters: int | None  # None without a teacher
     student_parameters: int
+    norms: str | None  # groups of the teacher's and of the student's, where both have some
     effective_batch: int  # images an optimiser step
     steps: int
     images: int  # of the dataset
@@ -58,6 +60,7 @@ class Plan:
         return [
             ("teacher", f"{theirs:,} parameters"),
             ("student", f"{ours:,} parameters ({ours / theirs:.1%})"),
+            *([] if self.norms is None else [("norm groups", self.norms)]),
         ]
 
 
@@ -91,6 +94,7 @@ def plan(
     return Plan(
         teacher_parameters=theirs,
         student_parameters=ours,
+        norms=None if teacher is None else compare_norms(student.model, teacher.model),
         effective_batch=effective_batch(config, start_processes().num_processes),
         steps=total,
         images=images,

@@ -11,6 +11,7 @@ from liftplace.data.encoder import Encoder
 from liftplace.errors import UsageError
 from liftplace.families import Family, family_of
 from liftplace.processes import start_processes
+from liftplace.students.norms import why_forgetful
 from liftplace.students.shrink import shrink
 from liftplace.train.config import DistillConfig, TrainConfig
 from liftplace.train.features import NOTHING, FeatureMatch, choose_pairs, match_features
@@ -84,8 +85,8 @@ def distill(config: DistillConfig) -> None:
     if config.conditioning_dropout_prob > 0:
         encoder.null_conditions(1)  # raises where there are none
     learner = learner_of(config, student, teacher, process, encoder)
-    if config.student is None and process.prediction_type == "epsilon":
-        _tell_of_norms(student.model)
+    if process.prediction_type == "epsilon" and start_processes().is_main_process:
+        _warn_of_norms(config, student.model)
     if config.dry_run:
         if start_processes().is_main_process:
             print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
@@ -207,17 +208,17 @@ def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
     return LoadedModel(model, None, "the new student")
 
 
-def _tell_of_norms(student: nn.Module) -> None:
-    """A note where norms lose what noise at the noisiest timesteps is told by: see docs/results.md,
-    "Who wins when the teacher predicts noise?"."""
-    groups = student.config.norm_num_groups
-    if groups == min(student.config.block_out_channels) and start_processes().is_main_process:
-        fewer = next(n for n in range(max(1, groups // 4), 0, -1) if groups % n == 0)
-        print(
-            f"The student's narrowest level has {groups} norm groups of one channel, which lose a "
-            "sample's mean and scale, and a teacher that predicts noise needs them: "
-            f"--student_norm_num_groups {fewer} keeps them better"
-        )
+def _warn_of_norms(config: DistillConfig, student: nn.Module) -> None:
+    """Of norms that lose what tells noise from image at the noisiest timesteps: see
+    docs/results.md, "Who wins when the teacher predicts noise?"."""
+    problem = why_forgetful(student)
+    if problem is None:
+        return
+    if config.student is None:
+        remedy = "leave --student_norm_num_groups out"
+    else:
+        remedy = "make it anew with liftplace prune, which by default leaves them more"
+    print(f"Warning: {problem}. A new student needs not: {remedy}")
 
 
 def _new_model(

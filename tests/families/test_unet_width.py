@@ -17,10 +17,16 @@ def narrowed(family, width, **changes):
 @pytest.mark.parametrize(
     "channels, groups, width, expected, expected_groups",
     [
-        ((32, 64), 8, 0.5, (16, 32), 8),
-        ((32, 64), 8, 0.25, (8, 16), 8),
-        ((32, 64), 8, 0.78, (24, 48), 8),  # rounded
-        ((32, 64), 8, 0.125, (4, 8), 4),  # fewer groups
+        ((64, 128), 8, 0.5, (32, 64), 8),
+        ((64, 128), 8, 0.78, (48, 96), 8),  # rounded
+        ((32, 64), 8, 0.5, (16, 32), 4),  # four channels a group
+        ((32, 64), 8, 0.25, (8, 16), 2),
+        ((32, 64), 8, 0.125, (4, 8), 1),
+        ((32, 64), 8, 0.0625, (2, 4), 1),  # as many as there are
+        ((24, 48), 8, 0.5, (12, 24), 4),  # three, as the teacher
+        ((16, 32), 8, 0.5, (8, 16), 4),  # two
+        ((8, 16), 8, 0.5, (4, 8), 1),  # four again where the teacher has one
+        ((8, 16), 8, 1, (8, 16), 8),  # the teacher itself
         ((32, 64), 8, 0.9, (28, 56), 4),  # never the teacher's own
         ((56, 64), 8, 0.42, (24, 28), 4),  # not both 24: different stages stay different
     ],
@@ -31,6 +37,24 @@ def test_channels_are_rounded_to_norm_groups(channels, groups, width, expected, 
     )
     assert student["block_out_channels"] == expected
     assert student["norm_num_groups"] == expected_groups
+
+
+def test_norm_groups_may_be_given():
+    assert narrowed(PLAIN, 0.25, attention_head_dim=None)["norm_num_groups"] == 2
+    student = PLAIN.narrow_config(
+        PLAIN.complete(TINY["UNet2DModel"] | {"attention_head_dim": None}), 0.25, norm_num_groups=4
+    )
+    assert (student["block_out_channels"], student["norm_num_groups"]) == ((4, 8), 4)
+    config = TEXT.complete(TINY["UNet2DConditionModel"])
+    assert TEXT.narrow_config(config, 0.5, norm_num_groups=8)["norm_num_groups"] == 8
+    with pytest.raises(UsageError, match="no channels near .* that 64 norm groups .*: no width"):
+        TEXT.narrow_config(config | {"norm_num_groups": 8}, 0.5, norm_num_groups=64)
+
+
+def test_norm_of_the_mid_blocks_attention_goes_by_its_own_groups():
+    changes = {"block_out_channels": (64, 128), "attn_norm_num_groups": 32}
+    assert narrowed(PLAIN, 0.25, **changes)["attn_norm_num_groups"] == 8
+    assert narrowed(PLAIN, 1, **changes)["attn_norm_num_groups"] == 32
 
 
 @pytest.mark.parametrize(

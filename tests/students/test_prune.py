@@ -173,6 +173,8 @@ def test_bad_values(options, message):
         ({"importance": "taylor"}, "--importance taylor needs images"),
         ({"importance": "taylor", "random_init": True}, "without --random_init"),
         ({"layer_selection": "importance"}, "give --depth"),
+        ({"student_config": "s.json"}, "--width or --student_config, not both"),
+        ({"width": None, "depth": 2, "norm_num_groups": 4}, "--norm_num_groups goes with --width"),
     ],
 )
 def test_settings_that_do_not_go_together(options, message):
@@ -185,3 +187,88 @@ def test_settings_that_do_not_go_together(options, message):
 def test_a_folder_with_something_in_it_is_left_alone(dit, tmp_path):
     with pytest.raises(UsageError, match="--output_dir .* exists: name a new folder"):
         pruned(dit, dit, depth=2)
+
+
+def by_config(tmp_path, teacher, changes, **options):
+    file = tmp_path / "student.json"
+    file.write_text(json.dumps(changes))
+    return pruned(tmp_path / "student", teacher, student_config=str(file), **options)
+
+
+UNETS = ["UNet2DModel", "UNet2DConditionModel"]
+SMALL = {"block_out_channels": [8, 16], "norm_num_groups": 4, "dropout": 0.25}
+
+
+@pytest.mark.parametrize("name", UNETS)
+@pytest.mark.parametrize("random_init", [False, True])
+def test_student_by_a_config_is_the_teacher_but_for_what_it_says(name, random_init, tmp_path):
+    teacher = saved(name, tmp_path / "teacher")
+    student = by_config(tmp_path, teacher, SMALL, random_init=random_init)
+    theirs = load_model(teacher).model.config
+    changed = {key for key, value in student.config.items() if value != theirs[key]}
+    assert changed - {"_name_or_path"} == SMALL.keys()
+    weight, old = student.conv_in.weight, load_model(teacher).model.conv_in.weight
+    inherited = [any(torch.equal(row, other) for other in old) for row in weight]
+    assert all(inherited) != random_init
+
+
+def test_norm_groups_go_by_the_channels_of_a_config_that_names_none(tmp_path):
+    teacher = saved("UNet2DModel", tmp_path / "teacher")  # 16 channels in 8 groups
+    student = by_config(tmp_path, teacher, {"block_out_channels": [8, 16]})
+    assert student.config.norm_num_groups == 4
+
+
+def test_a_block_that_becomes_as_wide_on_both_sides_loses_its_convolution(tmp_path):
+    teacher = saved("UNet2DModel", tmp_path / "teacher", block_out_channels=(8, 16))
+    student = by_config(tmp_path, teacher, {"block_out_channels": [8, 8], "norm_num_groups": 2})
+    assert load_model(teacher).model.down_blocks[1].resnets[0].conv_shortcut is not None
+    assert student.down_blocks[1].resnets[0].conv_shortcut is None
+    conv = student.down_blocks[1].resnets[0].conv1.weight
+    assert conv.shape == (8, 8, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([1], "need an object"),
+        ({"_class_name": "UNet2DConditionModel"}, "of a UNet2DConditionModel, the teacher a UNet2"),
+        ({"widths": [8, 16]}, "UNet2DModel has no widths"),
+        ({"block_out_channels": [8]}, "no such UNet2DModel: Must provide the same number"),
+        (
+            {"block_out_channels": [8, 16], "norm_num_groups": 3},
+            "no such UNet2DModel: num_channels",
+        ),
+        ({"block_out_channels": [16, 64]}, "cannot keep 64 of 32"),
+        ({"layers_per_block": 2}, "sliced to nothing"),
+        ({"mid_block_type": None}, "mid_block.*: only the teacher has it"),
+    ],
+)
+def test_configs_of_no_student_are_refused(changes, message, tmp_path):
+    teacher = saved("UNet2DModel", tmp_path / "teacher")
+    with pytest.raises(UsageError, match=message):
+        by_config(tmp_path, teacher, changes)
+    assert not (tmp_path / "student").exists()
+
+
+def test_norm_groups_of_a_narrow_student_may_be_given(tmp_path, capsys):
+    teacher = saved("UNet2DModel", tmp_path / "teacher")  # 16 channels in 8 groups
+    student = pruned(tmp_path / "two", teacher, width=0.5)
+    assert student.config.norm_num_groups == 4
+    assert "norm groups 8 -> 4, at least 2 -> 2 channels a group" in capsys.readouterr().out
+    student = pruned(tmp_path / "one", teacher, width=0.5, norm_num_groups=8)
+    assert student.config.norm_num_groups == 8
+    printed = capsys.readouterr().out
+    assert "norm groups 8 -> 8, at least 2 -> 1 channels a group" in printed
+    assert "Warning: " in printed and "Fewer norm groups mend it" in printed
+
+
+def test_a_transformer_has_no_norm_groups_to_give(dit, tmp_path):
+    with pytest.raises(UsageError, match="norm_num_groups: DiTTransformer2DModel has no group no"):
+        pruned(tmp_path / "student", dit, width=0.5, norm_num_groups=2)
+
+
+def test_where_blocks_are_left_out_the_norms_stay(tmp_path):
+    name = "UNet2DConditionModel"
+    teacher = saved(name, tmp_path / "teacher", norm_num_groups=16)  # one channel a group
+    student = pruned(tmp_path / "student", teacher, drop_blocks="bk-small")
+    assert student.config.norm_num_groups == 16

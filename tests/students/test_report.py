@@ -63,6 +63,13 @@ def test_table():
     assert lines[1].split()[1:] == [f"{theirs:,}", f"{ours:,}", f"{ours / theirs:.1%}"]
 
 
+def test_table_says_which_norm_groups_were_chosen():
+    teacher = tiny_model("UNet2DModel")
+    student = tiny_model("UNet2DModel", block_out_channels=(8, 16), norm_num_groups=2)
+    last = compare(student, teacher).splitlines()[-1]
+    assert last == "norm groups 8 -> 2, at least 2 -> 4 channels a group"
+
+
 @pytest.mark.parametrize("name", sorted(TINY))
 def test_every_family_trains(name):
     model = tiny_model(name)

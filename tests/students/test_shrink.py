@@ -9,7 +9,7 @@ from tests.train.tiny import assert_same_weights, tiny_unet
 def test_student_differs_in_width_and_depth_alone():
     teacher = tiny_unet(layers_per_block=2, add_attention=True, attention_head_dim=4)
     student = shrink(teacher.config, (4, 4), 1)
-    changed = {"block_out_channels", "layers_per_block"}
+    changed = {"block_out_channels", "layers_per_block", "norm_num_groups"}
     for name, value in teacher.config.items():
         if name not in changed and not name.startswith("_"):
             assert student.config[name] == value, name
@@ -24,9 +24,38 @@ def test_layers_stay_the_teachers_if_not_given():
     assert shrink(teacher.config, (4, 4)).config.layers_per_block == 2
 
 
-@pytest.mark.parametrize("channels, groups", [((8, 16), 4), ((6, 8), 2), ((3, 5), 1)])
-def test_group_norms_fit_the_new_widths(channels, groups):
-    assert shrink(tiny_unet().config, channels).config.norm_num_groups == groups
+@pytest.mark.parametrize(
+    ("teachers", "channels", "groups"),
+    [
+        ((8, 8), (8, 16), 4),  # two a group, as the teacher
+        ((8, 8), (6, 8), 2),
+        ((8, 8), (4, 4), 2),
+        ((8, 8), (3, 5), 1),
+        ((16, 16), (8, 8), 2),  # four
+        ((64, 64), (8, 8), 2),  # never more than four
+        ((64, 64), (25, 50), 1),
+        ((64, 64), (25, 51), 1),
+        ((64, 64), (2, 4), 1),  # as many as there are
+        ((4, 4), (8, 8), 2),  # also where the teacher has one
+    ],
+)
+def test_every_norm_has_four_channels_a_group_or_what_its_teacher_has(teachers, channels, groups):
+    teacher = tiny_unet(block_out_channels=teachers)
+    student = shrink(teacher.config, channels)
+    assert {
+        module.num_groups for module in student.modules() if isinstance(module, torch.nn.GroupNorm)
+    } == {groups}
+
+
+def test_norm_of_the_mid_blocks_attention_goes_by_its_own_groups():
+    teacher = tiny_unet(
+        block_out_channels=(16, 32), attn_norm_num_groups=8, add_attention=True,
+        attention_head_dim=4,
+    )  # fmt: skip
+    student = shrink(teacher.config, (8, 24))
+    assert student.config.norm_num_groups == 2
+    assert student.config.attn_norm_num_groups == 6
+    assert student.mid_block.attentions[0].group_norm.num_groups == 6
 
 
 def test_norm_groups_may_be_given():

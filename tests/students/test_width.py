@@ -6,7 +6,7 @@ import torch
 from liftplace.errors import UsageError
 from liftplace.families import families
 from liftplace.students.importance import magnitude, taylor
-from liftplace.students.width import narrow, sliced
+from liftplace.students.width import inherit, narrow, sliced
 from tests.families.tiny import TINY, tiny_model
 from tests.students.twins import idle_twin
 from tests.students.unets import SD15, SD21, SDXL
@@ -45,6 +45,7 @@ HALVES = {
 REAL = [
     # teacher, width; channels, norm groups, heads of the student
     (SD15, 0.25, (80, 160, 320, 320), 16, 2),
+    (SD15, 0.1, (32, 64, 128, 128), 8, 8),
     (SD15, 0.75, (256, 480, 960, 960), 32, (8, 6, 6, 6)),
     (SD21, 0.5, (160, 320, 640, 640), 32, (5, 5, 10, 10)),
     (SDXL, 0.5, (160, 320, 640), 32, (5, 5, 10)),
@@ -69,8 +70,11 @@ def as_lists(indices):
 def test_a_teacher_with_an_idle_half_and_its_student_compute_the_same(case):
     name, changes = HALVES[case]
     family = families()[name]
-    teacher, expected, kept = idle_twin(family, TINY[name] | changes, 0.5)
-    student, indices = narrow(teacher, family, 0.5, scores=magnitude(teacher))
+    config = TINY[name] | changes
+    groups = config["norm_num_groups"]  # with fewer, a group is not one of the teacher's
+    teacher, expected, kept = idle_twin(family, config, 0.5, norm_num_groups=groups)
+    student_config = family.narrow_config(teacher.config, 0.5, groups)
+    student, indices = inherit(teacher, family, student_config, scores=magnitude(teacher))
     assert as_lists(indices) == as_lists(kept)
     for weight, (name, other) in zip(
         student.parameters(), expected.named_parameters(), strict=True
@@ -102,7 +106,7 @@ def test_a_student_of_any_width_is_a_plain_diffusers_model(name, width, tmp_path
     student.save_pretrained(tmp_path)
     loaded = family.model_class.from_pretrained(tmp_path)
     assert loaded.config.block_out_channels == [int(16 * width), int(32 * width)]
-    assert loaded.config.norm_num_groups == 4
+    assert loaded.config.norm_num_groups == {0.25: 2, 0.75: 4}[width]  # two a group, or more
     output = output_of(family, loaded)
     output.square().mean().backward()
     assert output.shape == (2, family.out_channels(loaded.config), 8, 8)

@@ -18,11 +18,14 @@ def even(model: nn.Module, seed: int) -> nn.Module:
     return model.eval()
 
 
-def idle_twin(family: Family, config: dict, width: float, seed: int = 0):
+def idle_twin(family: Family, config: dict, width: float, seed: int = 0, **options):
     """A student of this width, and a teacher that computes the same.
 
     The teacher's other channels are copies of the student's, so that norms see the same mean and
     variance, and every weight that reads them is 0.
+
+    Args:
+        options: of `narrow_config`.
 
     Returns:
         Teacher, student, and the channels of each space that the student has.
@@ -30,7 +33,7 @@ def idle_twin(family: Family, config: dict, width: float, seed: int = 0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         teacher = family.model_class(**config)
-        narrow_config = family.narrow_config(teacher.config, width)
+        narrow_config = family.narrow_config(teacher.config, width, **options)
         student = even(family.model_class(**narrow_config), seed)
         wiring = family.wire(teacher, narrow_config)
         scores = {name: torch.rand(w.shape) for name, w in teacher.named_parameters()}

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -97,24 +98,35 @@ def test_distill_ends_in_a_pipeline(tmp_path, teacher_folder, loss):
     assert [len(line) - 5 for line in lines] == [names[loss]] * 2
 
 
+NARROW = "group norms, the last among them, have one channel a group"
+FOUR = {"student_norm_num_groups": 4}
+GIVEN = {"student": "given", "student_block_out_channels": None}
+
+
 @pytest.mark.parametrize(
-    ("prediction_type", "changes", "told"),
+    ("prediction_type", "changes", "groups", "remedy"),
     [
-        ("epsilon", {}, True),  # 4 groups, 4 channels
-        ("epsilon", {"student_norm_num_groups": 1}, False),
-        ("epsilon", {"student_block_out_channels": (8, 8)}, False),
-        ("v_prediction", {}, False),
+        ("epsilon", {}, 2, None),
+        ("epsilon", FOUR, 4, "leave --student_norm_num_groups out"),
+        ("epsilon", FOUR | {"student_block_out_channels": (8, 4)}, 4, None),
+        ("epsilon", GIVEN, 4, "make it anew with liftplace prune"),
+        ("v_prediction", GIVEN, 4, None),
     ],
 )
-def test_norm_groups_of_one_channel_are_told_of(tmp_path, capsys, prediction_type, changes, told):
-    save_pipeline(tiny_unet(), NoiseProcess.new(prediction_type), tmp_path / "teacher")
-    teacher = str(tmp_path / "teacher")
-    distill(
-        config_for(
-            tmp_path / "run", pretrained_teacher_name_or_path=teacher, dry_run=True, **changes
-        )
-    )
-    assert ("--student_norm_num_groups 1 keeps" in capsys.readouterr().out) == told
+def test_a_last_norm_of_one_channel_a_group_is_warned_of(
+    tmp_path, capsys, prediction_type, changes, groups, remedy
+):
+    process = NoiseProcess.new(prediction_type)
+    save_pipeline(tiny_unet(), process, tmp_path / "teacher")
+    save_pipeline(tiny_unet(block_out_channels=(4, 4)), process, tmp_path / "given")
+    changes = {"pretrained_teacher_name_or_path": str(tmp_path / "teacher"), **changes}
+    if "student" in changes:
+        changes["student"] = str(tmp_path / "given")
+    distill(config_for(tmp_path / "run", dry_run=True, **changes))
+    printed = capsys.readouterr().out
+    assert printed.count(NARROW) == (remedy is not None)
+    assert remedy is None or remedy in printed
+    assert re.search(rf"norm groups +4 -> {groups}, at least 2 -> \d channels a group\n", printed)
 
 
 def test_student_folder_is_where_training_starts(tmp_path, teacher_folder):

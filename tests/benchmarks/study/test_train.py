@@ -245,3 +245,30 @@ def test_no_time_left_starts_nothing(tmp_path, study, capsys):
 def test_what_is_not_there_is_told(study, capsys, names, message):
     assert main(["study", *names]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "channels", "groups"),
+    [
+        ({"student_block_out_channels": (16, 20, 20)}, (16, 20, 20), 4),
+        ({"student_block_out_channels": (12, 12, 16)}, (12, 12, 16), 4),
+        ({"student_block_out_channels": (8, 8, 8)}, (8, 8, 8), 8),
+        ({"student_block_out_channels": (8, 4, 4)}, (8, 4, 4), 4),
+        ({"student_norm_num_groups": 2}, (8, 4, 4), 2),
+        ({"prune": {"width": 0.5}}, (12, 24, 44), 4),
+        ({"prune": {"width": 0.25}}, (6, 12, 22), 2),
+        ({"prune": {"width": 0.15625}}, (4, 8, 14), 2),
+        ({"prune": {"width": 0.15625, "norm_num_groups": 1}}, (4, 8, 14), 1),
+    ],
+)
+def test_rows_of_before_keep_the_norm_groups_that_they_do_not_name(
+    monkeypatch, settings, channels, groups
+):
+    students = []
+    monkeypatch.setattr(
+        train_module, "learner_of", lambda _, student, *__, **___: students.append(student)
+    )
+    one = cell(**settings, random_init=False)
+    train_module._learner(one, load_model(TEACHER), 2, "cpu")
+    config = students[0].model.config
+    assert tuple(config.block_out_channels) == channels and config.norm_num_groups == groups
