@@ -6,6 +6,7 @@ from torch import Tensor
 
 from liftplace.analyze.maps import Maps
 from liftplace.evaluate.judge import Score
+from liftplace.students.norms import Norms
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,26 @@ class Errors:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What the error at each step of sampling does to the image, where no other step errs; float64,
+    CPU. See `liftplace.analyze.carried`: nothing is clipped, later steps predict the same noise."""
+
+    timesteps: Tensor  # (steps,) of the sampler, as the models are told them
+    factor: Tensor  # (steps,): how far the image is moved by an error of 1
+    coarse: Tensor  # (steps,): mean square of what the coarse error moves the image by
+    fine: Tensor  # (steps,): likewise, the fine error
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do with a student, and why; see `liftplace.analyze.advice`."""
+
+    rule: str  # "norms", "coarse", "fine" or "agrees"
+    share: float  # the number that it rests on, a coarse share; NaN where there is no error
+    text: str  # one line
+
+
+@dataclass(frozen=True)
 class Samples:
     """Samples of one model, and what they score; images (N, channels, height, width) in [-1, 1]."""
 
@@ -48,10 +69,14 @@ class StudentAnalysis:
     label: str  # the shortest end of its path that tells it from the others
     parameters: int
     macs: int
+    norms: Norms | None  # None where it has no group norms
     errors: Errors
+    carried: Carried
+    advice: Advice
     maps: Maps
     plain: Samples | None  # None where nothing was sampled
-    corrected: Samples | None  # by the regression of the teacher on it at every step
+    corrected: Samples | None  # by the regression of the teacher on it at its own samples
+    trajectory: Samples | None  # by one regression a step and channel, on the teacher's samples
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,9 @@ class Analysis:
     teacher: str
     teacher_parameters: int
     teacher_macs: int
+    teacher_norms: Norms | None
+    prediction_type: str  # of all models
+    num_train_timesteps: int
     teacher_samples: Samples | None
     students: tuple[StudentAnalysis, ...]
     scope: str  # "channel" or "sample": what is fitted as one row
@@ -69,3 +97,8 @@ class Analysis:
     num_inference_steps: int
     network: str | None  # of the features
     num_components: int | None  # principal components in the Frechet distance
+
+    @property
+    def noisy(self) -> float:
+        """Timesteps above it are the noisier half."""
+        return self.num_train_timesteps / 2

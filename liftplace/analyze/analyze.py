@@ -12,14 +12,17 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from liftplace import __version__
+from liftplace.analyze.advice import advise
 from liftplace.analyze.analysis import Analysis, Samples, StudentAnalysis
+from liftplace.analyze.carried import carried
 from liftplace.analyze.config import AnalyzeConfig
 from liftplace.analyze.errors import measure_errors, spread_timesteps
 from liftplace.analyze.maps import compute_maps
-from liftplace.analyze.pages import summary, write_report
+from liftplace.analyze.pages import advice_lines, summary, write_report
 from liftplace.analyze.report import text_table
 from liftplace.analyze.runs import labels_of
-from liftplace.analyze.sampled import CORRECTED, TEACHER, Drawer, sample_and_score
+from liftplace.analyze.sampled import KINDS, TEACHER, Drawer, sample_and_score
+from liftplace.analyze.shares import carry
 from liftplace.data import CachedLatents, load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.errors import UsageError
@@ -28,6 +31,7 @@ from liftplace.evaluate.features import write_whole
 from liftplace.evaluate.networks import hash_of_weights, load_network
 from liftplace.evaluate.sampler import Sampler
 from liftplace.processes import device_of, main_process_decides, start_processes
+from liftplace.students.norms import norms_of
 from liftplace.students.report import count_macs, count_parameters
 from liftplace.train.models import DTYPES, LoadedModel, check_pair, load_model, set_precision
 from liftplace.train.process import NoiseProcess
@@ -85,6 +89,9 @@ def analyze(config: AnalyzeConfig) -> dict | None:
         teacher=config.teacher,
         teacher_parameters=count_parameters(teacher.model),
         teacher_macs=count_macs(teacher.model),
+        teacher_norms=norms_of(teacher.model),
+        prediction_type=process.prediction_type,
+        num_train_timesteps=process.scheduler.config.num_train_timesteps,
         teacher_samples=samples and samples[TEACHER],
         students=students,
         scope=config.scope,
@@ -151,18 +158,26 @@ def _measure(
     options["timesteps"] = spread_timesteps(process, config.map_timesteps)
     options["group_size"] = min(MAP_GROUP_SIZE, _row(config, encoder))
     options["decode"] = None if encoder.vae is None else encoder.decode
-    return tuple(
-        StudentAnalysis(
-            label=label,
-            parameters=count_parameters(model),
-            macs=count_macs(model),
-            errors=errors[label],
-            maps=compute_maps(model, *given, **options),
-            plain=samples and samples[f"{number}"],
-            corrected=samples and samples[f"{CORRECTED}{number}"],
+    steps = carried(process, config.num_inference_steps, size=encoder.shape[-1])
+    noisy = process.scheduler.config.num_train_timesteps / 2
+    students = []
+    for label, model in tqdm(models.items(), desc="Drawing maps"):
+        reaches = carry(errors[label], *steps)
+        drawn = {kind: samples and samples[f"{kind} {label}"] for kind in KINDS}
+        students.append(
+            StudentAnalysis(
+                label=label,
+                parameters=count_parameters(model),
+                macs=count_macs(model),
+                norms=norms_of(model),
+                errors=errors[label],
+                carried=reaches,
+                advice=advise(model, process.prediction_type, errors[label], reaches, noisy),
+                maps=compute_maps(model, *given, **options),
+                **drawn,
+            )
         )
-        for number, (label, model) in enumerate(tqdm(models.items(), desc="Drawing maps"))
-    )
+    return tuple(students)
 
 
 def _row(config: AnalyzeConfig, encoder: Encoder) -> int:
@@ -243,6 +258,7 @@ def _write(config: AnalyzeConfig, record: dict, analysis: Analysis) -> dict:
     text = re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text)
     write_whole(folder / RESULTS, text.encode() + b"\n")
     print(text_table(summary(analysis)))
+    print("\n" + "\n".join(advice_lines(analysis)))
     print(f"\n{files['report']}")
     return results
 

@@ -14,7 +14,7 @@ SMALLEST_SCORED = 8  # samples: an interval scores halves of them
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeConfig:
-    """Show where students differ from their teacher: errors by timestep, maps, corrected sampling.
+    """Show where students differ from their teacher, before or after training, and what to do.
 
     Raises:
         UsageError: a value of the wrong type or out of range, with its name.
@@ -59,6 +59,7 @@ class AnalyzeConfig:
     num_samples: int = 500
     """Samples of each model; 0 samples nothing."""
     num_inference_steps: int = 25
+    """Of the samples, and of the sampler that carries errors into the image."""
     guidance_scale: float = 1.0
     """Classifier-free guidance; 1 is none."""
     prompts: tuple[str, ...] | None = None

@@ -32,8 +32,9 @@ BANDS = 4  # channels whose spread over the images is drawn; more would hide eac
 TIMESTEP = "timestep (right: more noise)"
 
 
-def save_errors(students: Sequence[StudentAnalysis], path: Path) -> None:
-    """A row of two panels a student: the error and its parts, and the same over mean t²."""
+def save_errors(students: Sequence[StudentAnalysis], noisy: float, path: Path) -> None:
+    """A row of two panels a student: the error and its parts, and the same over mean t²; timesteps
+    above `noisy` are the noisier half."""
     figure, grid = _rows(students)
     for student, (left, right) in zip(students, grid, strict=True):
         errors, name = student.errors, short(student.label)
@@ -42,10 +43,28 @@ def save_errors(students: Sequence[StudentAnalysis], path: Path) -> None:
             look = style | {"linewidth": 1.6, "ms": 3.5}
             left.plot(errors.timesteps, values, **look)
             right.plot(errors.timesteps, 100 * _share(values, errors.power.numpy()), **look)
+        for axes in (left, right):
+            _mark(axes, noisy)
         dress(left, name, TIMESTEP, "mean squared error")
         dress(right, f"{name}, relative", TIMESTEP, "% of the teacher's mean t²")
     for column in grid.T:
         _same_scale(column)
+    finish(figure, {name: dict(style, ms=3.5) for name, style in PARTS.items()}, path)
+
+
+def save_carried(students: Sequence[StudentAnalysis], noisy: float, path: Path) -> None:
+    """A panel a student: what the error at each step of sampling moves the image by, by parts."""
+    figure, grid = panels(len(students))
+    for student, axes in zip(students, grid, strict=True):
+        carried = student.carried
+        parts = {"total": carried.coarse + carried.fine, "coarse": carried.coarse,
+                 "fine": carried.fine}  # fmt: skip
+        for part, squares in parts.items():
+            look = PARTS[part] | {"linewidth": 1.6, "ms": 3.5}
+            axes.plot(carried.timesteps, squares.sqrt().numpy(), **look)
+        _mark(axes, noisy)
+        dress(axes, short(student.label), TIMESTEP, "rms change of the image")
+    _same_scale(grid)
     finish(figure, {name: dict(style, ms=3.5) for name, style in PARTS.items()}, path)
 
 
@@ -143,6 +162,13 @@ def _save_by_fit(
         dress(axes, short(student.label), TIMESTEP, unit)
         axes.set_ylim(limits)
     finish(figure, {name: dict(style, ms=3.5) for name, style in styles.items()}, path)
+
+
+def _mark(axes: Axes, noisy: float) -> None:
+    """The noisier half of the timesteps in grey."""
+    low, high = axes.get_xlim()
+    axes.axvspan(noisy, max(high, noisy), color="#000000", alpha=0.06, linewidth=0, zorder=0)
+    axes.set_xlim(low, high)
 
 
 def _rows(students: Sequence[StudentAnalysis]) -> tuple[Figure, np.ndarray]:

@@ -14,6 +14,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; m
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
 figure { margin: 0 0 1.2rem; } img { max-width: 100%; height: auto; }
 figcaption, .note { color: #444; font-size: 0.9rem; }
+.lines { list-style: none; padding: 0; } .lines li { margin-bottom: 0.5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #ccc; text-align: right;
@@ -50,6 +51,12 @@ def heading(text: str) -> str:
 
 def note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
+
+
+def lines(texts: Sequence[str]) -> str:
+    """A list without marks, a text an item."""
+    items = "\n".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<ul class="lines">\n{items}\n</ul>'
 
 
 def figure(picture: Path, *, alt: str, caption: str) -> str:

@@ -4,13 +4,18 @@ import math
 import re
 from pathlib import Path
 
+from torch import Tensor
+
 from liftplace.analyze import drawings, html, score_drawings
-from liftplace.analyze.analysis import Analysis, Errors, Samples
+from liftplace.analyze.analysis import Analysis, Carried, Errors, Samples
 from liftplace.analyze.maps import save_maps
+from liftplace.analyze.shares import coarse_share, half, moved_by
+from liftplace.students.norms import Norms
 
 PAGE = "report.html"
 HEADINGS = {
     "errors": "The error and its parts",
+    "carried": "What reaches the image",
     "explained": "What linear fits explain",
     "slopes": "Slopes and intercepts",
     "weights": "The adaptive weight",
@@ -22,7 +27,13 @@ CAPTIONS = {
     "errors": "How far a student's output s is from its teacher's t on real noised images. Each "
     "row, {row}, has its own linear fit a + b s of t. Coarse: what the fit removes, the mean of "
     "(a + b s − s)². Fine: what it leaves, the mean of (a + b s − t)². Total, mean of (t − s)², "
-    "is their sum. Right: the same over the mean of t². All students of a column on one scale.",
+    "is their sum. Right: the same over the mean of t². All students of a column on one scale. "
+    "Grey: the noisier half of the timesteps.",
+    "carried": "By how much the error at each of the {steps} steps of sampling moves the image, "
+    "whose pixels go from −1 to 1, if no other step errs: the root mean square of the error times "
+    "the step's factor, a closed form of the noise schedule and the sampler. Nothing is clipped, "
+    "and what the models make of a sample that has moved is left out: compare students, parts and "
+    "timesteps, and take no number for what happens. Grey: the noisier half of the timesteps.",
     "explained": "The share of the error that linear fits remove, 1 − residual / total. LIFT fits "
     "{row}; PLACE fits each group. PLACE's groups are sorted by the error itself, which "
     "only one who knows the teacher's output can do, so its share is a bound on what such fits can "
@@ -34,15 +45,17 @@ CAPTIONS = {
     "fine term, had a batch this timestep alone. Near 0 only the coarse term would train; near 1 "
     "both have their full weight.",
     "samples": "Samples of the models; images of one column start from the same noise. Corrected: "
-    "at every denoising step the student's output s is replaced by a + b s, fitted to the "
-    "teacher's output at that sample and step. It needs the teacher: it shows what removing the "
-    "coarse error alone would give, and is no way to sample.",
+    "at every denoising step the student's output s is replaced by a + b s. Teacher's path: "
+    "one a and b for each step and channel, fitted over all the teacher's samples, as in the "
+    "paper; with these few numbers the student samples without the teacher. Own samples: "
+    "fitted to the teacher's output for every row, {row}, there and then, so that it needs the "
+    "teacher: it shows what removing all of the coarse error would give, and is no way to sample.",
     "distances": "Distances of {count} samples to real images, on features of {network}"
     "{components}. Points: the score; bars: its 95 % interval, which says nothing of another "
     "training run. Dotted: as many other real images, where there are enough; a model near it "
     "cannot be told from real images by this score.",
-    "capacity": "The students by size; the numbers are those of the table. Left: means over the "
-    "timesteps.{distances} Students of one size are not joined.",
+    "capacity": "The students by size; the numbers are those of the table. Errors: means over each "
+    "half of the timesteps.{distances} Students of one size are not joined.",
 }
 MAPS = (
     "Where this student differs from its teacher, from little noise to much. Above each column: "
@@ -59,8 +72,10 @@ def write_report(analysis: Analysis, folder: Path) -> dict[str, Path]:
         The files by name: "report", "errors", "maps-LABEL" and so on.
     """
     students = analysis.students
-    files = {name: folder / f"{name}.png" for name in ("errors", "explained", "slopes", "weights")}
-    drawings.save_errors(students, files["errors"])
+    names = ("errors", "carried", "explained", "slopes", "weights")
+    files = {name: folder / f"{name}.png" for name in names}
+    drawings.save_errors(students, analysis.noisy, files["errors"])
+    drawings.save_carried(students, analysis.noisy, files["carried"])
     drawings.save_explained(students, files["explained"])
     drawings.save_slopes(students, files["slopes"])
     drawings.save_weights(students, files["weights"])
@@ -91,7 +106,8 @@ def map_names(analysis: Analysis) -> list[str]:
 def page(analysis: Analysis, files: dict[str, Path], maps: dict[str, Path]) -> str:
     """The report as one HTML file without scripts, pictures inside."""
     labels = ", ".join(student.label for student in analysis.students)
-    parts = [html.heading("Summary"), html.table(summary(analysis)), html.note(_about(analysis))]
+    parts = [html.heading("Advice"), html.lines(advice_lines(analysis))]
+    parts += [html.heading("Summary"), html.table(summary(analysis)), html.note(_about(analysis))]
     for name, picture in files.items():
         alt = f"{HEADINGS[name]}: {_ALTS[name]} of {labels}"
         parts += [
@@ -105,11 +121,14 @@ def page(analysis: Analysis, files: dict[str, Path], maps: dict[str, Path]) -> s
     parts.append(html.heading("Numbers by timestep"))
     for student in analysis.students:
         parts.append(html.folded(student.label, html.table(timestep_table(student.errors))))
+        steps = html.table(step_table(student.carried))
+        parts.append(html.folded(f"{student.label}, carried into the image", steps))
     return html.page(f"Students of {analysis.teacher}: {labels}", "Students and teacher", parts)
 
 
 _ALTS = {
     "errors": "curves of the total, coarse and fine error over the timesteps",
+    "carried": "curves of what the errors move the image by over the steps of sampling",
     "explained": "curves of the share of the error that LIFT and PLACE explain over the timesteps",
     "slopes": "curves of slope and intercept by channel over the timesteps",
     "weights": "curves of the adaptive weight over the timesteps",
@@ -123,8 +142,10 @@ def _about(analysis: Analysis) -> str:
     errors = analysis.students[0].errors
     return (
         f"Errors: over {errors.num_images:,} real images noised at {len(errors.timesteps)} "
-        f"timesteps; means over the timesteps, shares of these means. A row of a fit: "
-        f"{_row(analysis)}, {analysis.elements:,} elements. The gap is the largest "
+        "timesteps. The first of two numbers is of the noisier half of the timesteps, the second "
+        "of the others: means over the half, and shares of these means. A row of a fit: "
+        f"{_row(analysis)}, {analysis.elements:,} elements. Moves the image by: the root of the "
+        "sum of squares over the half's steps of sampling. The gap is the largest "
         "|total − coarse − fine| / total of a timestep, which only rounding may cause."
     )
 
@@ -144,11 +165,20 @@ def _caption(name: str, analysis: Analysis) -> str:
         "components": f" ({components} principal components in the Fréchet distance)"
         if components
         else "",
+        "steps": str(analysis.num_inference_steps),
         "distances": " Right: the distance of the samples, with intervals; dashed: the teacher's."
         if analysis.teacher_samples
         else "",
     }
     return CAPTIONS[name].format(**known)
+
+
+def advice_lines(analysis: Analysis) -> list[str]:
+    """A line for each student."""
+    return [
+        f"{number}  {student.label}: {student.advice.text}"
+        for number, student in enumerate(analysis.students, start=1)
+    ]
 
 
 def summary(analysis: Analysis) -> list[list[str]]:
@@ -161,36 +191,82 @@ def summary(analysis: Analysis) -> list[list[str]]:
     rows.append(["parameters", *(f"{parameters:,}" for parameters, _ in sizes)])
     rows.append(["share of the teacher", *(_percent(each[0], sizes[0][0]) for each in sizes)])
     rows.append(["MACs", *(f"{macs / 1e6:,.2f} M" for _, macs in sizes)])
-    for part in ("total", "coarse", "fine"):
-        values = [getattr(each.errors, part).mean().item() for each in students]
-        rows.append([f"{part} error", "", *(f"{value:.4g}" for value in values)])
-    shares = [explained(each.errors) for each in students]
-    for name in shares[0]:
-        rows.append([f"{name} explains", "", *(_percent(share[name], 1) for share in shares)])
+    rows.append(["predicts", PREDICTIONS[analysis.prediction_type], *([""] * len(students))])
+    norms = [analysis.teacher_norms, *(each.norms for each in students)]
+    rows.append(["norms that lose the mean", *map(_lost, norms)])
+    of_students = [_of_halves(analysis, number) for number in range(len(students))]
+    rows += [[name, "", *(found[name] for found in of_students)] for name in of_students[0]]
     rows.append(["gap", "", *(f"{each.errors.identity_gap:.0e}" for each in students)])
     if analysis.teacher_samples:
         for place, score in enumerate(analysis.teacher_samples.scores):
             if score.floor is not None:
                 floor = f"{score.floor:.4g}"
                 rows.append([f"{score.name}, real / real", floor, *([floor] * len(students))])
-            plain = [_score(each.plain, place) for each in students]
-            corrected = [_score(each.corrected, place) for each in students]
-            rows.append([score.name, _score(analysis.teacher_samples, place), *plain])
-            rows.append([f"{score.name}, corrected", "", *corrected])
+            theirs = _score(analysis.teacher_samples, place)
+            for kind, name in score_drawings.KIND_NAMES.items():
+                values = [_score(getattr(each, kind), place) for each in students]
+                first = [score.name, theirs] if kind == "plain" else [f"{score.name}, {name}", ""]
+                rows.append([*first, *values])
     return rows
 
 
-def explained(errors: Errors) -> dict[str, float]:
-    """Share of the error over all timesteps that each kind of fit explains, in [0, 1]; NaN where
-    there is no error."""
+PREDICTIONS = {
+    "epsilon": "noise", "v_prediction": "v", "sample": "the image", "flow": "the flow's velocity",
+}  # fmt: skip
+
+
+def _lost(norms: Norms | None) -> str:
+    if norms is None:
+        return "no group norms"
+    last = ", the last too" if norms.last_forgets else ""
+    return f"{norms.forgetting} of {norms.count}{last}"
+
+
+def _of_halves(analysis: Analysis, number: int) -> dict[str, str]:
+    """What the table says of a student's errors in both halves of the timesteps."""
+    student = analysis.students[number]
+    errors, carried, noisy = student.errors, student.carried, analysis.noisy
+    halves = [half(errors, noisy, noisier) for noisier in (True, False)]
+    steps = [half(carried, noisy, noisier) for noisier in (True, False)]
+    where = f"t > {noisy:g} / below"
+    found = {}
+    for part in ("total", "coarse", "fine"):
+        means = [getattr(errors, part)[which].mean().item() for which in halves]
+        found[f"{part} error, {where}"] = " / ".join(map(_number, means))
+    shares = [explained(errors, which) for which in halves]
+    for name in shares[0]:
+        known = f"coarse share ({name} explains)" if name == "LIFT" else f"{name} explains"
+        found[f"{known}, {where}"] = " / ".join(_percent(share[name], 1) for share in shares)
+    for part in ("coarse", "fine"):
+        moved = [moved_by(getattr(carried, part), which) for which in steps]
+        found[f"{part} error moves the image by, {where}"] = " / ".join(map(_number, moved))
+    reaches = [_percent(coarse_share(carried, which), 1) for which in steps]
+    found[f"coarse share of what is carried, {where}"] = " / ".join(reaches)
+    return found
+
+
+def explained(errors: Errors, which: Tensor) -> dict[str, float]:
+    """Share of the error over these timesteps that each kind of fit explains, in [0, 1]; NaN where
+    there is no error. `which`: (timesteps,), bool."""
     fines = {"LIFT": errors.fine}
     sizes = zip(errors.group_sizes, errors.place_fine, strict=True)
     fines |= {f"PLACE {size}": fine for size, fine in sizes}
-    total = errors.total.mean().item()
+    total = errors.total[which].sum().item()
     return {
-        name: 1 - fine.mean().item() / total if total > 0 else math.nan
+        name: 1 - fine[which].sum().item() / total if total > 0 else math.nan
         for name, fine in fines.items()
     }
+
+
+def step_table(carried: Carried) -> list[list[str]]:
+    """A header and a row a step of sampling."""
+    rows = [["timestep", "factor", "coarse moves by", "fine moves by", "coarse share"]]
+    columns = zip(carried.timesteps, carried.factor, carried.coarse, carried.fine, strict=True)
+    for timestep, factor, coarse, fine in columns:
+        moved = [_number(part.sqrt().item()) for part in (coarse, fine)]
+        share = _percent(coarse.item(), (coarse + fine).item())
+        rows.append([f"{timestep.item():g}", _number(factor.item()), *moved, share])
+    return rows
 
 
 def timestep_table(errors: Errors) -> list[list[str]]:
@@ -217,6 +293,10 @@ def _score(samples: Samples, place: int) -> str:
     if score.low is None:
         return f"{score.value:.4g}"
     return f"{score.value:.4g} ({score.low:.4g}\u00a0to\u00a0{score.high:.4g})"
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4g}"
 
 
 def _percent(part: float, whole: float) -> str:

@@ -1,5 +1,6 @@
 """Samples of a teacher and its students, plain and corrected, and what they score."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,22 +10,25 @@ from torch.utils.data import Dataset
 from liftplace.analyze.analysis import Samples
 from liftplace.analyze.config import AnalyzeConfig
 from liftplace.analyze.correct import corrected_by
+from liftplace.analyze.trajectory import Moments, TrajectoryFit, corrected_with, recorded_by
 from liftplace.errors import NonFiniteError
 from liftplace.evaluate.collect import collect
 from liftplace.evaluate.features import extract_features
 from liftplace.evaluate.judge import Judge
 from liftplace.evaluate.reference import real_features
 from liftplace.evaluate.sampler import Sampler, sampling_options
-from liftplace.evaluate.sampling import answer
+from liftplace.evaluate.sampling import Answer, answer
 from liftplace.processes import start_processes
 
 KEPT = 12  # samples of each model that are shown
 METRICS = ("fd", "kid")
-TEACHER, CORRECTED = "teacher", "corrected "
+TEACHER = "teacher"
+PLAIN, CORRECTED, TRAJECTORY = KINDS = ("plain", "corrected", "trajectory")
 
 
 class Drawer:
-    """Draws a part of everybody's samples from the same noise.
+    """Draws a part of everybody's samples from the same noise: first the teacher's, then, once all
+    of these are there, the students'.
 
     Args:
         config: of the samples.
@@ -38,39 +42,56 @@ class Drawer:
         students: dict[str, nn.Module],
     ) -> None:  # fmt: skip
         self.config, self.sampler, self.network = config, sampler, network
-        correct = corrected_by(teacher, config.scope)
-        self.models = {TEACHER: (teacher, answer)}
-        for number, student in enumerate(students.values()):
-            self.models |= {f"{number}": (student, answer)}
-            self.models |= {f"{CORRECTED}{number}": (student, correct)}
-        self.labels = {TEACHER: TEACHER}
-        for number, label in enumerate(students):
-            self.labels |= {f"{number}": label, f"{CORRECTED}{number}": f"{CORRECTED}{label}"}
+        self.teacher, self.students = teacher, students
 
-    def draw(self, seed: int, first: int, count: int) -> dict[str, Tensor]:
-        """Features (count, features) of each model, and the images that are shown."""
+    def draw_teacher(self, seed: int, first: int, count: int) -> dict[str, Tensor]:
+        """Of the teacher what `draw` has of the students, and what the fits of each student on the
+        teacher's samples are made of: "moments label", (1, steps, 6, channels)."""
+        moments = {label: Moments() for label in self.students}
+        how = recorded_by(self.students, moments)
+        found = self._draw(TEACHER, self.teacher, how, seed, first, count)
+        return found | {f"moments {label}": each.table()[None] for label, each in moments.items()}
+
+    def draw(
+        self, fits: dict[str, TrajectoryFit], seed: int, first: int, count: int
+    ) -> dict[str, Tensor]:
+        """Features (count, features) of each kind of samples of each student, and the images that
+        are shown; by "features kind label" and "images kind label".
+
+        Args:
+            fits: of the students, by label.
+            seed, first, count: of the part.
+        """
         found = {}
-        for name in self.models:
-            images = self._images(name, seed, first, count)
-            features = extract_features(images, self.network, description=None)
-            if not features.isfinite().all():
-                raise NonFiniteError(f"samples of {self.labels[name]} have NaN or infinity in them")
-            found[f"features {name}"] = features
-            found[f"images {name}"] = images[: max(0, KEPT - first)]
+        for label, student in self.students.items():
+            answers = {
+                PLAIN: answer,
+                CORRECTED: corrected_by(self.teacher, self.config.scope),
+                TRAJECTORY: corrected_with(fits[label]),
+            }
+            for kind, how in answers.items():
+                found |= self._draw(f"{kind} {label}", student, how, seed, first, count)
         return found
 
-    def _images(self, name: str, seed: int, first: int, count: int) -> Tensor:
-        model, how = self.models[name]
-        return self.sampler.sample(
+    def _draw(
+        self, name: str, model: nn.Module, how: Answer, seed: int, first: int, count: int
+    ) -> dict[str, Tensor]:
+        images = self.sampler.sample(
             model, num_samples=count, first=first, seed=seed, description=None, answer=how,
             **sampling_options(self.config),
         )  # fmt: skip
+        features = extract_features(images, self.network, description=None)
+        if not features.isfinite().all():
+            raise NonFiniteError(
+                f"samples of {name.removeprefix(f'{PLAIN} ')} have NaN or infinity in them"
+            )
+        return {f"features {name}": features, f"images {name}": images[: max(0, KEPT - first)]}
 
 
 def sample_and_score(
     drawer: Drawer, dataset: Dataset, record: dict, device: torch.device
 ) -> tuple[dict[str, Samples], int] | None:
-    """Samples by the names of `Drawer.models`, and the principal components in their Frechet
+    """Samples by "teacher" and "kind label", and the principal components in their Frechet
     distance; on the main process, None on others.
 
     Args:
@@ -80,13 +101,24 @@ def sample_and_score(
         device: of the scores.
     """
     config, network = drawer.config, drawer.network
-    found = collect(Path(config.output_dir), record, config.num_samples, drawer.draw)
+    told = (Path(config.output_dir), record, config.num_samples)
+    found = collect(*told, drawer.draw_teacher, "teacher")
+    fits = {label: _fit(found[f"moments {label}"]) for label in drawer.students}
+    found |= collect(*told, partial(drawer.draw, fits), "students")
     if not start_processes().is_main_process:
         return None
     real, other_real = real_features(dataset, network, config.num_samples, device)
     judge = Judge(network, real, other_real, seed=config.seed)
     samples = {}
-    for name in drawer.models:
+    for name in (TEACHER, *(f"{kind} {label}" for label in drawer.students for kind in KINDS)):
         scores = judge.scores(METRICS, found[f"features {name}"].to(device))
         samples[name] = Samples(found[f"images {name}"], tuple(scores))
     return samples, judge.num_components(config.num_samples)
+
+
+def _fit(tables: Tensor) -> TrajectoryFit:
+    """Of the moments of all parts, (parts, steps, 6, channels)."""
+    moments = Moments()
+    for table in tables:
+        moments.add_table(table)
+    return moments.fit()

@@ -10,25 +10,32 @@ from liftplace.analyze.analysis import Analysis, Samples, StudentAnalysis
 from liftplace.analyze.axes import WIDTH, dress, finish, panels, set_log, short, suits_log
 from liftplace.analyze.colours import OKABE_ITO
 from liftplace.analyze.drawings import PARTS
+from liftplace.analyze.shares import half
 from liftplace.evaluate.judge import Score
 from liftplace.evaluate.pictures import new_figure, save_labelled_rows
 
 KINDS = {  # of samples, with fixed looks in all pictures
     "plain": {"color": OKABE_ITO["vermillion"], "linestyle": "none", "marker": "o"},
+    "trajectory": {"color": OKABE_ITO["blue"], "linestyle": "none", "marker": "^"},
     "corrected": {"color": OKABE_ITO["green"], "linestyle": "none", "marker": "D"},
+}
+KIND_NAMES = {
+    "plain": "plain",
+    "trajectory": "corrected, teacher's path",
+    "corrected": "corrected, own samples",
 }
 TEACHER = {"color": OKABE_ITO["black"], "linestyle": "none", "marker": "s"}
 FLOOR = {"color": "#666666", "linestyle": (0, (2, 2))}
 
 
 def save_samples(analysis: Analysis, path: Path) -> None:
-    """A row of samples for the teacher, and for each student plain and corrected."""
+    """A row of samples for the teacher, and for each student plain and corrected both ways."""
     rows = {f"teacher\n{_first_score(analysis.teacher_samples)}": analysis.teacher_samples.images}
     for number, student in enumerate(analysis.students, start=1):
         for kind in KINDS:
             samples = getattr(student, kind)
             name = f"{number}  {short(student.label, 24)}"
-            rows[f"{name}\n{kind}\n{_first_score(samples)}"] = samples.images
+            rows[f"{name}\n{KIND_NAMES[kind]}\n{_first_score(samples)}"] = samples.images
     title = f"One column, one noise; {analysis.num_inference_steps} denoising steps"
     save_labelled_rows(rows, path, title=title)
 
@@ -41,13 +48,13 @@ def _first_score(samples: Samples) -> str:
 def save_distances(analysis: Analysis, path: Path) -> None:
     """A panel a score: a point with its interval for each model, the real / real floor a line."""
     names = ["teacher", *_numbered(analysis.students)]
-    figure = new_figure(WIDTH, 1.7 + 0.42 * len(names))
+    figure = new_figure(WIDTH, 1.7 + 0.5 * len(names))
     scores = analysis.teacher_samples.scores
     grid = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for place, (axes, score) in enumerate(zip(grid, scores, strict=True)):
         _draw_point(axes, 0, score, TEACHER)
         for number, student in enumerate(analysis.students, start=1):
-            for offset, (kind, style) in zip((-0.14, 0.14), KINDS.items(), strict=True):
+            for offset, (kind, style) in zip((-0.22, 0, 0.22), KINDS.items(), strict=True):
                 _draw_point(axes, number + offset, getattr(student, kind).scores[place], style)
         if score.floor is not None:
             axes.axvline(score.floor, linewidth=1.2, **FLOOR)
@@ -58,7 +65,7 @@ def save_distances(analysis: Analysis, path: Path) -> None:
         dress(axes, score.name, f"{score.name}, {score.better} is better", "")
     grid[0].set_yticks(range(len(names)), names)
     grid[0].set_ylim(len(names) - 0.5, -0.5)
-    styles = {"teacher": TEACHER} | KINDS
+    styles = {"teacher": TEACHER} | {KIND_NAMES[kind]: style for kind, style in KINDS.items()}
     if scores[0].floor is not None:
         styles["real / real"] = FLOOR
     finish(figure, styles, path)
@@ -87,33 +94,44 @@ def differ_in_size(students: Sequence[StudentAnalysis]) -> bool:
 
 
 def save_capacity(analysis: Analysis, path: Path) -> None:
-    """The students' errors, and where there are samples their distances, over their sizes."""
-    figure, grid = panels(2 if analysis.teacher_samples else 1)
+    """The students' errors in both halves of the timesteps, and where there are samples their
+    distances, over their sizes."""
+    figure, grid = panels(3 if analysis.teacher_samples else 2)
     shares = [100 * each.parameters / analysis.teacher_parameters for each in analysis.students]
-    for part, style in PARTS.items():
-        means = [getattr(each.errors, part).mean().item() for each in analysis.students]
-        _draw_over_sizes(grid[0], shares, means, style)
-    dress(grid[0], "distillation error", _SIZE, "mean squared error")
+    for axes, noisier in zip(grid, (True, False), strict=False):
+        for part, style in PARTS.items():
+            means = [
+                getattr(each.errors, part)[half(each.errors, analysis.noisy, noisier)].mean().item()
+                for each in analysis.students
+            ]
+            _draw_over_sizes(axes, shares, means, style)
+        name = f"distillation error, t {'>' if noisier else '≤'} {analysis.noisy:g}"
+        dress(axes, name, _SIZE, "mean squared error")
     styles = dict(PARTS)
     if analysis.teacher_samples:
-        name = analysis.teacher_samples.scores[0].name
-        for kind, style in KINDS.items():
-            scores = [getattr(each, kind).scores[0] for each in analysis.students]
-            # Dodged by a few percent: plain and corrected are of the same size.
-            dodged = [share * (0.985 if kind == "plain" else 1.015) for share in shares]
-            _draw_over_sizes(grid[1], dodged, [score.value for score in scores], style)
-            for share, score in zip(dodged, scores, strict=True):
-                if score.low is not None:
-                    ends = [score.low, score.high]
-                    grid[1].plot([share, share], ends, color=style["color"], linewidth=1.8)
-        teacher = analysis.teacher_samples.scores[0].value
-        grid[1].axhline(teacher, color=TEACHER["color"], linewidth=1.2, linestyle=(0, (6, 2)))
-        dress(grid[1], f"{name} of samples", _SIZE, f"{name}, lower is better")
-        styles |= KINDS | {"teacher": {"color": TEACHER["color"], "linestyle": (0, (6, 2))}}
+        styles |= _draw_distances(analysis, grid[2], shares)
     for axes in grid:
         _scale(axes, shares)
         _number(axes, shares)
     finish(figure, styles, path)
+
+
+def _draw_distances(analysis: Analysis, axes: Axes, shares: list[float]) -> dict[str, dict]:
+    """The students' first score over their sizes, and the looks of it for the legend."""
+    for dodge, (kind, style) in zip((0.97, 1, 1.03), KINDS.items(), strict=True):
+        scores = [getattr(each, kind).scores[0] for each in analysis.students]
+        # Dodged by a few percent: all kinds are of the same size.
+        dodged = [share * dodge for share in shares]
+        _draw_over_sizes(axes, dodged, [score.value for score in scores], style)
+        for share, score in zip(dodged, scores, strict=True):
+            if score.low is not None:
+                ends = [score.low, score.high]
+                axes.plot([share, share], ends, color=style["color"], linewidth=1.8)
+    theirs = analysis.teacher_samples.scores[0]
+    line = {"color": TEACHER["color"], "linestyle": (0, (6, 2))}
+    axes.axhline(theirs.value, linewidth=1.2, **line)
+    dress(axes, f"{theirs.name} of samples", _SIZE, f"{theirs.name}, lower is better")
+    return {KIND_NAMES[kind]: style for kind, style in KINDS.items()} | {"teacher": line}
 
 
 _SIZE = "parameters, % of the teacher's"

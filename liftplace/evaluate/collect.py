@@ -24,7 +24,9 @@ RECORD = "samples.json"
 Draw = Callable[[int, int, int], dict[str, Tensor]]
 
 
-def collect(folder: Path, record: dict, num_samples: int, draw: Draw) -> dict[str, Tensor]:
+def collect(
+    folder: Path, record: dict, num_samples: int, draw: Draw, name: str = "samples"
+) -> dict[str, Tensor]:
     """What `draw` gives for all samples, by name; parts that are in the folder are not drawn again.
 
     Several processes share out the parts that are missing, and all get all of them.
@@ -34,7 +36,8 @@ def collect(folder: Path, record: dict, num_samples: int, draw: Draw) -> dict[st
         record: of everything that the parts depend on, as JSON has it.
         num_samples: of all parts together.
         draw: from a part's seed, its first sample and its number of samples to tensors, one row
-            each.
+            each, or one of the part.
+        name: of the folder that the parts have in it.
 
     Raises:
         UsageError: the folder holds something else, or samples with another record.
@@ -42,7 +45,7 @@ def collect(folder: Path, record: dict, num_samples: int, draw: Draw) -> dict[st
     """
     state = start_processes()
     firsts = range(0, num_samples, PART)
-    files = [folder / "samples" / f"{number:05}.safetensors" for number in range(len(firsts))]
+    files = [folder / name / f"{number:05}.safetensors" for number in range(len(firsts))]
     missing = main_process_decides(state, partial(_missing, folder, record, files))
     ours = missing[state.process_index :: state.num_processes]
     counts = [min(PART, num_samples - first) for first in firsts]

@@ -2,9 +2,14 @@
 
 import torch
 
-from liftplace.analyze.analysis import Analysis, Errors, Samples, StudentAnalysis
+from liftplace.analyze.analysis import Advice, Analysis, Carried, Errors, Samples, StudentAnalysis
 from liftplace.analyze.maps import Maps
+from liftplace.analyze.shares import carry
 from liftplace.evaluate.judge import Score
+from liftplace.students.norms import Norms
+
+NARROW = Norms(groups=8, channels=1, forgetting=17, last_forgets=True, count=23)
+WIDE = Norms(groups=2, channels=4, forgetting=0, last_forgets=False, count=23)
 
 
 def errors_of(size: float, *, channels: int = 1, steps: int = 12, group_sizes=(4, 16)) -> Errors:
@@ -29,6 +34,12 @@ def errors_of(size: float, *, channels: int = 1, steps: int = 12, group_sizes=(4
         intercept=0.3 * (slope - 1), weight=kept[:, None] * weight, lift_weight=weight,
         identity_gap=3e-16, num_images=64,
     )  # fmt: skip
+
+
+def carried_of(errors: Errors, steps: int = 10) -> Carried:
+    """By factors that grow with the noise."""
+    timesteps = torch.linspace(990, 90, steps, dtype=torch.float64)
+    return carry(errors, timesteps, torch.exp(timesteps / 300))
 
 
 def samples_of(fd: float, *, name: str = "Lite0") -> Samples:
@@ -57,20 +68,26 @@ def analysis_of(
     shares=(0.03, 0.2), *, labels=None, channels: int = 1, sampled: bool = True, **options
 ) -> Analysis:
     """A student for each share of the teacher's 1,000,000 parameters."""
+    measured = [errors_of(share, channels=channels, **options) for share in shares]
     students = tuple(
         StudentAnalysis(
             label=labels[number] if labels else f"student-{number}",
             parameters=round(1e6 * share),
             macs=round(1e7 * share),
-            errors=errors_of(share, channels=channels, **options),
+            norms=WIDE if number else NARROW,
+            errors=measured[number],
+            carried=carried_of(measured[number]),
+            advice=Advice("fine", 0.25, f"advice {number}"),
             maps=maps_of(),
             plain=samples_of(20 / share**0.5 + number) if sampled else None,
             corrected=samples_of(12 / share**0.3 + number) if sampled else None,
+            trajectory=samples_of(16 / share**0.4 + number) if sampled else None,
         )
         for number, share in enumerate(shares)
     )
     return Analysis(
         teacher="teacher", teacher_parameters=1_000_000, teacher_macs=10_000_000,
+        teacher_norms=WIDE, prediction_type="epsilon", num_train_timesteps=1000,
         teacher_samples=samples_of(11.0) if sampled else None, students=students,
         scope="channel", elements=256, num_samples=500 if sampled else 0, num_inference_steps=25,
         network="FD-Lite0" if sampled else None, num_components=64 if sampled else None,

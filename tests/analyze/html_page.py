@@ -11,6 +11,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open, self.tags, self.images, self.cells, self.links = [], set(), [], [], []
+        self.texts = []
         self.feed(text)
         self.close()
         assert not self.open
@@ -29,3 +30,5 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] in ("td", "th"):
             self.cells.append(data)
+        if self.open and self.open[-1] == "li":
+            self.texts.append(data)

@@ -71,6 +71,10 @@ def test_report_json_and_pictures_of_two_students(models, tmp_path, capsys):
     assert (first["label"], second["label"]) == ("affine", "small")
     assert second["parameters"] < first["parameters"] == found["teacher_parameters"]
     assert found["elements"] == 64 and found["num_samples"] == 12
+    assert found["prediction_type"] == "epsilon" and found["num_train_timesteps"] == 1000
+    assert found["teacher_norms"] == first["norms"] | {"groups": 4, "channels": 2}
+    assert second["advice"]["rule"] == "norms" and second["norms"]["last_forgets"]
+    assert len(first["carried"]["timesteps"]) == 2 and min(first["carried"]["factor"]) > 0
     assert len(results["student_sha256"]) == 2 and results["sampler"]["class"] == "DDIMScheduler"
     # One linear fit removes all that the first does otherwise, and not what the second does.
     errors = first["errors"]
@@ -82,16 +86,22 @@ def test_report_json_and_pictures_of_two_students(models, tmp_path, capsys):
     assert [score["name"] for score in theirs] == ["FD-Pooled", "KID-Pooled"]
     assert theirs[0]["floor"] is not None
     assert first["corrected"]["scores"][0]["value"] == pytest.approx(theirs[0]["value"], rel=1e-3)
+    own, path = (first[kind]["scores"][0]["value"] for kind in ("corrected", "trajectory"))
+    assert path == pytest.approx(own, rel=1e-3)  # one affine map undoes this student
     assert first["plain"]["scores"][0]["value"] != pytest.approx(theirs[0]["value"], rel=1e-2)
     printed = capsys.readouterr().out
-    assert "LIFT explains" in printed and str(tmp_path / "out" / "report.html") in printed
+    assert (
+        "LIFT explains" in printed
+        and "2  small: " in printed
+        and str(tmp_path / "out" / "report.html") in printed
+    )
 
 
 def test_nothing_is_sampled_where_nothing_is_asked_for(models, tmp_path):
     settings = config(models, tmp_path, num_samples=0, feature_network="no:such", scope="sample")
     found = analyze.analyze(settings)["analysis"]
     assert found["teacher_samples"] is None and found["students"][0]["plain"] is None
-    assert found["network"] is None and not (tmp_path / "out" / "samples").exists()
+    assert found["network"] is None and not (tmp_path / "out" / "students").exists()
     analyze.analyze(settings)  # once more
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
@@ -104,20 +114,26 @@ def test_goes_on_after_a_kill_with_the_same_result(models, tmp_path, monkeypatch
     settings = {"num_samples": 22, "student": (str(models / "small"),)}
     whole = analyze.analyze(config(models, tmp_path / "whole", **settings))
     draw, drawn = sampled.Drawer.draw, []
+    draw_teacher, of_teacher = sampled.Drawer.draw_teacher, []
 
-    def killed(self, seed, first, count):
+    def killed(self, fits, seed, first, count):
         drawn.append(first)
         if len(drawn) == 4:
             raise KeyboardInterrupt
-        return draw(self, seed, first, count)
+        return draw(self, fits, seed, first, count)
+
+    def seen(self, seed, first, count):
+        of_teacher.append(first)
+        return draw_teacher(self, seed, first, count)
 
     monkeypatch.setattr(sampled.Drawer, "draw", killed)
+    monkeypatch.setattr(sampled.Drawer, "draw_teacher", seen)
     stopped = config(models, tmp_path / "stopped", **settings)
     with pytest.raises(KeyboardInterrupt):
         analyze.analyze(stopped)
     assert not (tmp_path / "stopped" / "out" / "analysis.json").exists()
     assert analyze.analyze(stopped)["analysis"] == whole["analysis"]
-    assert drawn == [0, 5, 10, 15, 15, 20]
+    assert of_teacher == [0, 5, 10, 15, 20] and drawn == [0, 5, 10, 15, 15, 20]
     with pytest.raises(UsageError, match="holds other samples: seed is 0 there and 1 here"):
         analyze.analyze(config(models, tmp_path / "stopped", seed=1, **settings))
 
@@ -136,6 +152,7 @@ def test_the_first_samples_of_each_model_are_kept(models, tmp_path, monkeypatch)
     (student,), theirs = kept["analysis"].students, kept["analysis"].teacher_samples
     assert theirs.images.shape == student.plain.images.shape == (12, 1, 8, 8)
     torch.testing.assert_close(student.corrected.images, theirs.images, rtol=0, atol=1e-3)
+    torch.testing.assert_close(student.trajectory.images, theirs.images, rtol=0, atol=1e-3)
     assert not torch.allclose(student.plain.images, theirs.images, atol=1e-2)
 
 

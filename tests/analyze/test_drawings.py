@@ -23,7 +23,7 @@ def drawn(monkeypatch):
 
 def test_errors_of_all_students_are_on_one_scale(drawn):
     students = analysis_of((0.01, 0.9)).students
-    drawings.save_errors(students, None)
+    drawings.save_errors(students, 500, None)
     left, right = drawn[0].axes[0::2], drawn[0].axes[1::2]
     assert len(left) == 2 and left[0].get_ylim() == left[1].get_ylim()
     assert right[0].get_ylim() == right[1].get_ylim() and left[0].get_yscale() == "log"
@@ -31,6 +31,20 @@ def test_errors_of_all_students_are_on_one_scale(drawn):
     np.testing.assert_allclose(total, coarse + fine)
     np.testing.assert_array_equal(total, students[1].errors.total.numpy())
     np.testing.assert_allclose(right[1].lines[0].get_ydata(), 100 * total / 0.97)
+    grey = left[0].patches[0].get_extents().transformed(left[0].transData.inverted())
+    assert grey.x0 == pytest.approx(500) and grey.x1 > 975
+
+
+def test_what_is_carried_is_drawn_as_a_root_of_each_step(drawn):
+    students = analysis_of((0.1, 0.2)).students
+    drawings.save_carried(students, 500, None)
+    one, two = drawn[0].axes
+    assert one.get_ylim() == two.get_ylim() and one.get_yscale() == "log"
+    carried = students[1].carried
+    total, coarse, fine = (line.get_ydata() for line in two.lines)
+    np.testing.assert_allclose(coarse, carried.coarse.sqrt())
+    np.testing.assert_allclose(total**2, coarse**2 + fine**2)
+    assert list(two.lines[0].get_xdata()) == carried.timesteps.tolist()
 
 
 def test_shares_explained_are_of_the_error_of_each_timestep(drawn):
@@ -80,7 +94,8 @@ def test_an_outlier_does_not_squeeze_the_slopes(drawn):
 def test_pictures_are_900_pixels_wide_on_a_page(tmp_path):
     for shares in ((0.1,), (0.1, 0.2, 0.3)):
         students = analysis_of(shares, channels=16).students
-        for save in (drawings.save_errors, drawings.save_slopes, drawings.save_weights):
-            save(students, tmp_path / "a.png")
+        for name in ("errors", "carried", "slopes", "weights"):
+            noisy = (500,) if name in ("errors", "carried") else ()
+            getattr(drawings, f"save_{name}")(students, *noisy, tmp_path / "a.png")
             with Image.open(tmp_path / "a.png") as picture:
                 assert picture.width == 1350

@@ -5,14 +5,23 @@ import pytest
 import torch
 
 from liftplace.analyze import pages
-from tests.analyze.analyses import analysis_of, errors_of
+from tests.analyze.analyses import analysis_of, carried_of, errors_of
 from tests.analyze.html_page import Page
 
 
 def test_the_page_holds_every_picture_that_is_written(tmp_path):
     analysis = analysis_of((0.03, 0.2), labels=["<a>/run", "b"])
     files = pages.write_report(analysis, tmp_path)
-    names = ["errors", "explained", "slopes", "weights", "samples", "distances", "capacity"]
+    names = [
+        "errors",
+        "carried",
+        "explained",
+        "slopes",
+        "weights",
+        "samples",
+        "distances",
+        "capacity",
+    ]
     names += ["maps--a-run", "maps-b"]
     assert list(files) == [*names, "report"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
@@ -24,6 +33,7 @@ def test_the_page_holds_every_picture_that_is_written(tmp_path):
     assert inside == [files[name].read_bytes() for name in names]
     assert "http" not in text and not page.tags & {"script", "link"}
     assert len({image["alt"] for image in page.images}) == len(names)
+    assert page.texts[:2] == ["1  <a>/run: advice 0", "2  b: advice 1"]
     assert "1  <a>/run" in page.cells and "{" not in text.split("</style>")[1]
 
 
@@ -34,23 +44,61 @@ def test_without_samples_or_sizes_their_pictures_are_left_out(tmp_path):
     assert "samples" in files and "capacity" not in files
 
 
-def test_summary_is_of_means_over_the_timesteps():
+WHERE = "t > 500 / below"
+
+
+def test_summary_tells_the_halves_of_the_timesteps_apart():
     analysis = analysis_of((0.03,), group_sizes=(4,))
     first = analysis.students[0]
     errors = replace(
-        first.errors,
-        total=torch.tensor([1.0, 3.0]), coarse=torch.tensor([1.0, 0.0]),
-        fine=torch.tensor([0.0, 3.0]), place_fine=torch.tensor([[0.0, 0.5]]),
+        first.errors, timesteps=torch.tensor([250.0, 500.0, 750.0]),
+        total=torch.tensor([1.0, 3.0, 8.0]), coarse=torch.tensor([1.0, 0.0, 6.0]),
+        fine=torch.tensor([0.0, 3.0, 2.0]), place_fine=torch.tensor([[0.0, 0.5, 0.4]]),
     )  # fmt: skip
-    rows = pages.summary(replace(analysis, students=(replace(first, errors=errors),)))
+    carried = replace(
+        first.carried, timesteps=torch.tensor([900.0, 600.0, 300.0]), factor=torch.ones(3),
+        coarse=torch.tensor([16.0, 9.0, 0.0]), fine=torch.tensor([50.0, 25.0, 4.0]),
+    )  # fmt: skip
+    student = replace(first, errors=errors, carried=carried)
+    rows = pages.summary(replace(analysis, students=(student,)))
     found = {name: values for name, *values in rows}
     assert found["share of the teacher"] == ["100.0 %", "3.0 %"]
-    assert found["total error"] == ["", "2"] and found["coarse error"] == ["", "0.5"]
-    assert found["LIFT explains"] == ["", "25.0 %"]  # of the means, no mean of the shares
-    assert found["PLACE 4 explains"] == ["", "87.5 %"]
+    assert found["predicts"] == ["noise", ""]
+    assert found["norms that lose the mean"] == ["0 of 23", "17 of 23, the last too"]
+    assert found[f"total error, {WHERE}"] == ["", "8 / 2"]
+    assert found[f"coarse error, {WHERE}"] == ["", "6 / 0.5"]
+    # Of the means, no mean of the shares.
+    assert found[f"coarse share (LIFT explains), {WHERE}"] == ["", "75.0 % / 25.0 %"]
+    assert found[f"PLACE 4 explains, {WHERE}"] == ["", "95.0 % / 87.5 %"]
+    assert found[f"coarse error moves the image by, {WHERE}"] == ["", "5 / 0"]
+    assert found[f"fine error moves the image by, {WHERE}"] == ["", "8.66 / 2"]
+    assert found[f"coarse share of what is carried, {WHERE}"] == ["", "25.0 % / 0.0 %"]
     assert found["FD-Lite0"][0] == "11 (9.9\u00a0to\u00a013.2)"
-    assert found["FD-Lite0, real / real"] == ["5", "5"] and "FD-Lite0, corrected" in found
+    assert found["FD-Lite0, real / real"] == ["5", "5"]
+    ways = ("teacher's path", "own samples")
+    first, second = (found[f"FD-Lite0, corrected, {way}"][1] for way in ways)
+    assert first.startswith(f"{16 / 0.03**0.4:.4g}") and second.startswith(f"{12 / 0.03**0.3:.4g}")
     assert {len(row) for row in rows} == {3}
+
+
+def test_a_half_without_timesteps_and_a_model_without_norms():
+    analysis = analysis_of((0.03,), steps=1, sampled=False)  # at t = 25
+    student = replace(analysis.students[0], norms=None)
+    found = {name: values[1:] for name, *values in pages.summary(
+        replace(analysis, students=(student,)))}  # fmt: skip
+    assert found["norms that lose the mean"] == ["no group norms"]
+    assert found[f"total error, {WHERE}"][0].startswith("– / 0.")
+    assert found[f"coarse share (LIFT explains), {WHERE}"][0].startswith("– / ")
+
+
+def test_numbers_by_step_of_sampling():
+    errors = errors_of(0.1)
+    carried = carried_of(errors, steps=4)
+    header, *rows = pages.step_table(carried)
+    assert header[0] == "timestep" and [row[0] for row in rows] == ["990", "690", "390", "90"]
+    share = carried.coarse[1] / (carried.coarse[1] + carried.fine[1])
+    assert rows[1][-1] == f"{100 * share.item():.1f} %"
+    assert rows[1][2] == f"{carried.coarse[1].sqrt().item():.4g}"
 
 
 def test_numbers_by_timestep():
@@ -73,9 +121,11 @@ def test_a_student_equal_to_its_teacher_is_reported(tmp_path):
         student.errors, total=nothing, coarse=nothing, fine=nothing,
         place_fine=torch.zeros_like(student.errors.place_fine),
     )  # fmt: skip
-    analysis = replace(analysis, students=(replace(student, errors=errors),))
+    student = replace(student, errors=errors, carried=carried_of(errors))
+    analysis = replace(analysis, students=(student,))
     assert pages.write_report(analysis, tmp_path)["errors"].is_file()
-    assert dict((name, rest) for name, *rest in pages.summary(analysis))["LIFT explains"][1] == "–"
+    found = {name: values for name, *values in pages.summary(analysis)}
+    assert found[f"coarse share (LIFT explains), {WHERE}"][1] == "– / –"
 
 
 @pytest.mark.parametrize(
