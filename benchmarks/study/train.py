@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.study.grid import SCORED, Cell
@@ -35,6 +36,7 @@ from liftplace.train.recipes import learner_of, student_of, timesteps_of
 ROOT = Path(__file__).parents[2]
 DIVERGED = 1.0  # error to the teacher over the teacher's power at any timestep: what 0 has
 SHOWN = 8  # samples in a picture
+LONG = 2000  # steps after which a run is worth a checkpoint
 SPIKE = 3.0  # times the running median
 WINDOW = 51  # steps of that median
 
@@ -109,6 +111,10 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
         for cell, learner in zip(cells, learners, strict=True):
             seen = of_training(log, learner.name if len(cells) > 1 else None)
             with learner.final_weights() as model:
+                save_file(model.state_dict(), folder / f"{cell.hash}-{stage}.safetensors")
+        for cell, learner in zip(cells, learners, strict=True):
+            seen = of_training(log, learner.name if len(cells) > 1 else None)
+            with learner.final_weights() as model:
                 scored.append(judge.score(cell, stage, model, learner.name in failed, seen))
         _keep(scored, kept)
     return scored_so_far(cells, folder)
@@ -136,11 +142,11 @@ def _config(cell: Cell, folder: Path, device: str) -> DistillConfig:
 
 def _checkpoints(cell: Cell, folder: Path) -> dict[str, Any]:
     """A cell of several stages keeps checkpoints, from which each goes on."""
-    if len(cell.stages) == 1:
+    if cell.stages == (cell.stages[0],) and cell.stages[0] < LONG:
         return {"checkpointing_steps": 0}
     started = folder.is_dir() and any(folder.iterdir())
     return {
-        "checkpointing_steps": cell.stages[0],
+        "checkpointing_steps": min(cell.stages[0], LONG),
         "checkpoints_total_limit": 1,
         "resume_from_checkpoint": "latest" if started else None,
     }
