@@ -24,10 +24,10 @@ class Objective:
     variance, and F `feature_loss`. D, of the student to the teacher, is 0 ("none"), the squared
     error ("mse"), `lift_loss` or `place_loss`; the options of the last two are passed on. S is the
     squared error to the teacher once more, for a sum with one of those, and M `moment_loss`.
-    `reduction` holds for all terms: the mean over elements, or the sum over a sample, averaged over the batch. `weight` may
-    also be "linear" or "cosine": a ramp from 0 to 1 over the run. Each of the five weights may go
-    to its `_end` over the run, by its `_schedule`. In D a sample below the timestep
-    `kd_min_timestep` counts as if the student had answered as the teacher.
+    `reduction` holds for all terms: the mean over elements, or the sum over a sample, averaged over
+    the batch. `weight` may also be "linear" or "cosine": a ramp from 0 to 1 over the run. Each of
+    the five weights may go to its `_end` over the run, by its `_schedule`. In D a sample below the
+    timestep `kd_min_timestep` counts as if the student had answered as the teacher.
     """
 
     loss: str = "place"
@@ -80,7 +80,8 @@ class Objective:
         """The terms that the loss is the sum of, as "weighted/" has them."""
         halves = ("coarse", "fine") if self.terms == "both" else (self.terms,)
         of_teacher = {"none": (), "mse": ("kd",)}.get(self.loss, halves)
-        return ("task", *of_teacher, *(term for term in ("mse", "moment", "feature") if self.has(term)))
+        added = (term for term in ("mse", "moment", "feature") if self.has(term))
+        return ("task", *of_teacher, *added)
 
     def weight_of(self, term: str, progress: float | Tensor) -> float | Tensor:
         """The weight of one of `WEIGHTED` after this much of the run."""
@@ -126,9 +127,9 @@ class Objective:
         Returns:
             "loss" and "task"; of a learned variance "variance"; with output distillation "kd", by
             LIFT or PLACE also "coarse", "fine" and "weight"; with those weights "mse", "moment"
-            and "feature". All but "loss" are without weights and schedules. And what "loss" is the sum of, each
-            with all that it is multiplied by: "weighted/task" (the variational term in it),
-            "weighted/kd" or "weighted/coarse" and "weighted/fine", "weighted/mse",
+            and "feature". All but "loss" are without weights and schedules. And what "loss" is the
+            sum of, each with all that it is multiplied by: "weighted/task" (the variational term in
+            it), "weighted/kd" or "weighted/coarse" and "weighted/fine", "weighted/mse",
             "weighted/moment", "weighted/feature".
 
         Raises:

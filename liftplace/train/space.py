@@ -1,4 +1,4 @@
-"""What an error of the prediction counts in another space: of the noise, of v, of the clean image."""
+"""What an error of the prediction counts as one of the noise, of v or of the clean image."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from liftplace.train.process import FLOW, NoiseProcess, NoisyBatch
 class SpaceWeight:
     """Of each sample, its squared error in another space over that of what the model predicts.
 
-    At a fixed noisy input the errors are multiples of each other: the clean image's is sigma / alpha
-    times the noise's and sigma times that of v, where alpha^2 = abar and sigma^2 = 1 - abar. Of
-    flow matching, whose sigma is the noise's share, it is sigma times that of the velocity.
+    At a fixed noisy input the errors are multiples of each other: the clean image's is
+    sigma / alpha times the noise's and sigma times that of v, where alpha^2 = abar and
+    sigma^2 = 1 - abar. In flow matching, whose sigma is the noise's share, it is sigma times that
+    of the velocity.
 
     Args:
         process: what the model predicts, and its alphas.
@@ -38,7 +39,8 @@ class SpaceWeight:
         to_sample = {
             "epsilon": (1 - abar) / abar, "v_prediction": 1 - abar, "sample": torch.ones_like(abar)
         }  # fmt: skip
-        self._table = (to_sample[process.prediction_type] / to_sample[space]).clamp(max=most).float()
+        weights = to_sample[process.prediction_type] / to_sample[space]
+        self._table = weights.clamp(max=most).float()
 
     def __call__(self, batch: NoisyBatch) -> Tensor:
         """(batch,), float32, on the batch's device."""
