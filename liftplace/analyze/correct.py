@@ -7,8 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from liftplace import linear_fit
+from liftplace.analyze.carried import carried
+from liftplace.analyze.trajectory import TrajectoryFit, corrected_with, trajectory_fit
 from liftplace.evaluate.sampling import Answer, answer
 from liftplace.families.family import Conditions
+
+__all__ = [
+    "Regression", "TrajectoryFit", "carried", "corrected_by", "corrected_with", "regress",
+    "trajectory_fit",
+]  # fmt: skip
 
 # Far below any variance that float32 outputs have: the normal equations hold to rounding.
 NO_EPS = 1e-60
@@ -42,9 +49,8 @@ def regress(student: Tensor, teacher: Tensor, scope: str = "channel") -> Regress
 def corrected_by(teacher: nn.Module, scope: str = "channel") -> Answer:
     """For `sample_images`: a student's output s replaced by a + b s, the fit of the teacher's
     output on it at the current sample and step. Not a sampler to use, for it asks the teacher: it
-    shows what of the student's error two numbers a row explain.
-
-    Source: arXiv 2605.19729, regression-corrected sampling.
+    shows what of the student's error two numbers a row explain. The paper's own correction, fitted
+    once on the teacher's trajectory, is `corrected_with`.
     """
     return partial(_corrected, teacher, scope)
 

@@ -78,7 +78,7 @@ def sample_images(
     scheduler = type(scheduler).from_config(scheduler.config)
     generator = torch.Generator().manual_seed(seed)
     noise = initial_noise(num_samples, _noise_shape(model, size), seed)
-    _start(scheduler, num_inference_steps, noise)
+    start(scheduler, num_inference_steps, noise)
     was_training = model.training
     model.eval().to(device)
     steps = -(-num_samples // batch_size) * len(scheduler.timesteps)
@@ -90,7 +90,7 @@ def sample_images(
             empty = None
             if guidance_scale != 1 and null_conditions is not None:
                 empty = {name: value[part].to(device) for name, value in null_conditions.items()}
-            _start(scheduler, num_inference_steps, noise)  # multistep schedulers keep a history
+            start(scheduler, num_inference_steps, noise)  # multistep schedulers keep a history
             images = noise[part].to(device) * getattr(scheduler, "init_noise_sigma", 1.0)
             for timestep in scheduler.timesteps:
                 output = _denoise(
@@ -126,7 +126,8 @@ def _denoise(
     return empty + guidance_scale * (output - empty)
 
 
-def _start(scheduler, num_inference_steps: int, noise: Tensor) -> None:
+def start(scheduler, num_inference_steps: int, noise: Tensor) -> None:
+    """Sets the timesteps of samples that start at this noise (N, channels, height, width)."""
     if not scheduler.config.get("use_dynamic_shifting"):
         scheduler.set_timesteps(num_inference_steps)
         return
