@@ -212,7 +212,7 @@ STUDIES = {
         question="Who wins where norms lose the mean, and who where they keep it?",
         base=REGIME, teachers={"noise": PREDICTIONS["1.2 M, predicts noise"]},
         students={**NARROW, **WIDE}, methods=REGIME_METHODS, rates=(1e-2,), search=False,
-        stages=(12_000,),
+        stages=(12_000,), corrected=True,
     ),
     "regime_terms": Study(
         question="Which pull on the means helps where norms lose them?",
