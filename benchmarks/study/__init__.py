@@ -177,6 +177,6 @@ def _end_with(parent) -> None:
 def _train(cells: tuple[Cell, ...], folder: Path, device: str):
     from benchmarks.study.train import scored_so_far, train
 
-    if len(cells[0].stages) == 1 and not scored_so_far(cells, folder):
+    if not cells[0].keeps_checkpoints and not scored_so_far(cells, folder):
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: it starts again
     return train(cells, folder, device)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from benchmarks.study import reading, samples, sweeps
+from benchmarks.study import reading, regime, samples, sweeps
 from benchmarks.study.charts import (
     FD,
     FLOOR,
@@ -75,6 +75,8 @@ def _kinds(study: Results, rows: list[Row], title: str) -> dict[str, Draw]:
         kinds[""] = partial(sweeps.save_stability, rows=compared, title=head)
         if drift := sweeps.drift(compared, study.timesteps):
             kinds["_timesteps"] = partial(sweeps.save_drift, drift)
+    elif regime.is_regime(study):
+        kinds[""] = partial(save_dots, **given, panels=regime.panels(), label=regime.label)
     elif study.kind == "long":
         kinds[""] = partial(sweeps.save_long, **given)
     else:
@@ -169,17 +171,25 @@ def save_panels(path: Path, *, rows: list[Row], title: str, across: str, along: 
     finish(figure, styles | references, path)
 
 
-def save_dots(path: Path, *, rows: list[Row], title: str) -> None:
-    """FD and KID of every variant, one under the other, every seed a small dot."""
-    names = list(dict.fromkeys(map(reading.name_of, rows)))
-    groups = [[row for row in rows if reading.name_of(row) == name] for name in names]
+_PANELS = (("fd", reading.distance_of, FD), ("kid", reading.kernel_distance_of, KID))
+
+
+def save_dots(
+    path: Path, *, rows: list[Row], title: str, panels=_PANELS,
+    label: Callable[[Row], str] = reading.name_of,
+) -> None:  # fmt: skip
+    """Two scores of every variant, one under the other, every seed a small dot.
+
+    Args:
+        panels: of each score its column, its mean over seeds, and what it is called.
+        label: of a row's variant.
+    """
+    names = list(dict.fromkeys(map(label, rows)))
+    groups = [[row for row in rows if label(row) == name] for name in names]
     figure = new_figure(WIDTH, 1.3 + 0.3 * len(names))
     grid = figure.subplots(1, 2, sharey=True)
     marks = [name for name in ("output KD", reading.DEFAULT) if name in names]
-    for axes, key, estimate, label in (
-        (grid[0], "fd", reading.distance_of, FD),
-        (grid[1], "kid", reading.kernel_distance_of, KID),
-    ):
+    for axes, (key, estimate, called) in zip(grid, panels, strict=True):
         for place, group in enumerate(groups):
             _draw_dot(axes, place, reading.scores(group, key).values(), estimate(group))
             if lost := reading.diverged(group):
@@ -188,7 +198,7 @@ def save_dots(path: Path, *, rows: list[Row], title: str) -> None:
         for name in marks:
             if each := estimate(groups[names.index(name)]):
                 axes.axvline(each.value, zorder=0, **_line_of(name))
-        dress(axes, "", label, "")
+        dress(axes, "", called, "")
         _fit_x(axes, [row[key] for row in rows if row["status"] == "ok"])
     grid[0].set_title(title, fontsize=10)
     grid[0].set_yticks(range(len(names)), [short(name, 40) for name in names])

@@ -12,6 +12,7 @@ from liftplace.errors import UsageError
 LABELS = ("teacher", "student", "initialisation", "method", "variant")
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 SEARCH_SEED = 1000  # never one of those that are reported
+LONG = 2000  # steps of a run that is worth checkpoints
 Settings = Mapping[str, Any]
 
 
@@ -33,6 +34,7 @@ class Cell:
     labels: Mapping[str, str]
     settings: Settings
     stages: tuple[int, ...]
+    corrected: bool = False  # whether corrected samples are scored too; no part of the hash
 
     @property
     def hash(self) -> str:
@@ -51,6 +53,11 @@ class Cell:
     def sampling_steps(self) -> int:
         """Denoising steps of the samples that are scored: a setting where they are varied."""
         return self.settings.get("num_inference_steps", SCORED["num_inference_steps"])
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether a run that was stopped goes on, where it is long or has a next stage."""
+        return len(self.stages) > 1 or self.stages[0] >= LONG
 
     @property
     def batches(self) -> str:
@@ -73,6 +80,10 @@ SCORED = {
 }
 
 
+# The paper's sampler, beside that one where the settings say "samplers": "both".
+LEADING = {"num_inference_steps": 100}
+
+
 @dataclass(frozen=True)
 class Study:
     """A grid: every combination of its levels, each at its learning rates, each with all seeds.
@@ -86,7 +97,7 @@ class Study:
         search: choose among the rates (and beyond them, where the best is the last) with a seed of
             its own, for each combination, and give the others only that one. False: all rates,
             all seeds.
-        stages: as of a cell.
+        stages, corrected: as of a cell.
     """
 
     question: str
@@ -99,6 +110,7 @@ class Study:
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     search: bool = True
     stages: tuple[int, ...] = (600,)
+    corrected: bool = False
 
     def levels(self) -> tuple[Mapping[str, Settings], ...]:
         """In the order of `LABELS`."""
@@ -150,7 +162,7 @@ class Study:
         seed: int,
     ) -> Cell:  # fmt: skip
         given = {**settings, "learning_rate": rate, "seed": seed}
-        return Cell(name, phase, labels, given, self.stages)
+        return Cell(name, phase, labels, given, self.stages, self.corrected)
 
     def cell_of(self, row: Mapping[str, str]) -> Cell:
         """The cell that a row is of.

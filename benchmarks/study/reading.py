@@ -24,10 +24,16 @@ AXES = {  # what a study varies beside the method and its variant
     "sampler": ("teacher", "student"),
     "stability": ("learning_rate",),
     "long": ("step",),
+    "regime": ("student",),
+    "regime_terms": ("student",),
+    "regime_others": ("teacher", "student"),
+    "regime_rates": ("learning_rate",),
 }
 _WHOLE = ("seed", "step")
 _REAL = ("learning_rate", "fd", "fd_floor", "fd_teacher", "kid", "kid_floor", "kid_teacher",
-         "pixel_error", "task_error", "teacher_error", "spikes", "weight", "coarse_share",
+         "pixel_error", "mean_error", "fd_leading", "fd_teacher_leading", "kid_leading",
+         "kid_teacher_leading", "pixel_error_leading", "mean_error_leading", "fd_corrected_own",
+         "fd_corrected_teacher", "task_error", "teacher_error", "spikes", "weight", "coarse_share",
          "fine_share", "parameters", "share", "timestep", "power", "total", "coarse", "fine",
          "slope", "intercept")  # fmt: skip
 _FILE = re.compile(r"study_(\w+)_(cpu|cuda)\.csv")
@@ -42,9 +48,10 @@ class Results:
     Attributes:
         name, device: of the study; the device is cpu or cuda.
         files: where that is.
-        rows: one a cell and step, with three columns beside those of the file: "coarse_error" and
+        rows: one a cell and step, with columns beside those of the file: "coarse_error" and
             "fine_error", what of the error to the teacher, over all timesteps, a linear fit takes
-            away and what it leaves, and "coarse_of_error", the share of the first in both.
+            away and what it leaves, and "coarse_of_error", the share of the first in both; with
+            "noisy_" before them the same of the noisier half of the timesteps.
         timesteps: one a cell, step and timestep.
     """
 
@@ -89,7 +96,13 @@ def load(folder: Path, name: str, device: str) -> Results:
 
 
 def _parts_of_error(timesteps: list[Row]) -> dict[str, float]:
-    names = ("coarse_error", "fine_error", "coarse_of_error")
+    half = max((row["timestep"] for row in timesteps), default=0) / 2
+    noisy = [row for row in timesteps if row["timestep"] > half]
+    return _parts("", timesteps) | _parts("noisy_", noisy)
+
+
+def _parts(prefix: str, timesteps: list[Row]) -> dict[str, float]:
+    names = (f"{prefix}coarse_error", f"{prefix}fine_error", f"{prefix}coarse_of_error")
     if not timesteps:
         return dict.fromkeys(names, math.nan)
     total, coarse = (math.fsum(row[key] for row in timesteps) for key in ("total", "coarse"))
@@ -99,7 +112,8 @@ def _parts_of_error(timesteps: list[Row]) -> dict[str, float]:
 
 def _read(path: Path) -> list[Row]:
     """Rows with numbers for what is one; what was not measured is not a number."""
-    return [{key: _number(key, value) for key, value in row.items()}
+    blank = dict.fromkeys(_REAL, math.nan)  # a file may be older than a column
+    return [blank | {key: _number(key, value) for key, value in row.items()}
             for row in results.load(path)]  # fmt: skip
 
 
@@ -227,21 +241,22 @@ def pixel_error_of(rows: Iterable[Row]) -> Estimate | None:
 
 def coarse_of_error(rows: Iterable[Row]) -> Estimate | None:
     """The mean of the coarse share of the error, over the seeds of which it was measured."""
-    return mean(_measured(rows, "coarse_of_error").values())
+    return mean(measured(rows, "coarse_of_error").values())
 
 
-def _measured(rows: Iterable[Row], key: str) -> dict[int, float]:
+def measured(rows: Iterable[Row], key: str) -> dict[int, float]:
+    """A score by seed, of those that did not diverge and have it."""
     return {seed: value for seed, value in scores(rows, key).items() if not math.isnan(value)}
 
 
 def ratio_of(rows: Iterable[Row], others: Iterable[Row], key: str = "fd") -> Estimate | None:
     """A score over that of others, paired by seed."""
-    return paired_ratio(_measured(rows, key), _measured(others, key))
+    return paired_ratio(measured(rows, key), measured(others, key))
 
 
 def average(rows: Iterable[Row], key: str) -> float | None:
     """The mean of a column where it was measured; None where it nowhere was."""
-    values = _measured(rows, key).values()
+    values = measured(rows, key).values()
     return sum(values) / len(values) if values else None
 
 

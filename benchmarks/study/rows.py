@@ -11,7 +11,9 @@ from benchmarks.study.grid import LABELS, Cell
 COLUMNS = (
     "date", "device", "torch", "commit", "study", "phase", "hash", *LABELS, "learning_rate",
     "seed", "step", "status", "fd", "fd_floor", "fd_teacher", "kid", "kid_floor", "kid_teacher",
-    "pixel_error", "task_error", "teacher_error", "spikes", "weight", "coarse_share",
+    "pixel_error", "mean_error", "fd_leading", "fd_teacher_leading", "kid_leading",
+    "kid_teacher_leading", "pixel_error_leading", "mean_error_leading", "fd_corrected_own",
+    "fd_corrected_teacher", "task_error", "teacher_error", "spikes", "weight", "coarse_share",
     "fine_share", "parameters", "share", "macs", "settings",
 )  # fmt: skip
 TIMESTEP_COLUMNS = (

@@ -75,6 +75,13 @@ SCOPES = {
     "LIFT, all channels": {"loss": "lift", "scope": "sample"},
     "LIFT+PLACE, all channels": {"loss": "place", "scope": "sample"},
 }
+# What the paper's extreme student has, one channel a norm group, and the same student with four.
+NARROW = {"narrow norms": {**SIZES["2 %"], "student_norm_num_groups": 8}}
+WIDE = {"wide norms": {**SIZES["2 %"], "student_norm_num_groups": 2}}
+ABSOLUTE = {"loss": "mse", "moment_weight": 0.5}  # output KD and a pull on means that does not fade
+IN_V = {"loss": "mse", "kd_space": "v_prediction"}
+REGIME_METHODS = {**FOUR, "output KD + |means|": ABSOLUTE, "output KD in v": IN_V}
+REGIME: Settings = {**DIGITS, "samplers": "both"}  # see `SAMPLERS` of benchmarks/study/train.py
 COARSE = {"mse_weight": 1.0, "loss": "lift", "terms": "coarse"}  # beside output KD
 KD_ONLY = {"task_weight": 0.0}
 
@@ -200,6 +207,54 @@ STUDIES = {
             for label in ("no KD", "output KD", "LIFT+PLACE", "LIFT+PLACE, all channels")
         },
         rates=(1e-2, 3e-2), search=False, stages=(500, 1000, 2000),
+    ),
+    "regime": Study(
+        question="Who wins where norms lose the mean, and who where they keep it?",
+        base=REGIME, teachers={"noise": PREDICTIONS["1.2 M, predicts noise"]},
+        students={**NARROW, **WIDE}, methods=REGIME_METHODS, rates=(1e-2,), search=False,
+        stages=(12_000,), corrected=True,
+    ),
+    "regime_terms": Study(
+        question="Which pull on the means helps where norms lose them?",
+        base=REGIME, teachers={"noise": PREDICTIONS["1.2 M, predicts noise"]}, students=NARROW,
+        methods={
+            "output KD": METHODS["output KD"],
+            "LIFT+PLACE": METHODS["LIFT+PLACE"],
+            "+ 0.15 |means|": {**ABSOLUTE, "moment_weight": 0.15},
+            "+ 0.5 |means|": ABSOLUTE,
+            "+ 1.5 |means|": {**ABSOLUTE, "moment_weight": 1.5},
+            "+ 0.5 |means and scales|": {**ABSOLUTE, "moments": "mean_std"},
+            "+ 0.5 huber means": {**ABSOLUTE, "moment_norm": "huber"},
+            "+ 10 means²": {**ABSOLUTE, "moment_weight": 10.0, "moment_norm": "l2"},
+            "+ 100 means²": {**ABSOLUTE, "moment_weight": 100.0, "moment_norm": "l2"},
+            "in v": IN_V,
+            "in x0": {**IN_V, "kd_space": "sample"},
+            "as carried": {**IN_V, "kd_space": "sample", "kd_space_max_weight": 10_000.0},
+            "LIFT, l2": {"loss": "lift", "norm": "l2"},
+            "LIFT+PLACE, fine only": {"loss": "place", "terms": "fine"},
+        },
+        rates=(1e-2,), search=False, stages=(4000,),
+    ),
+    "regime_others": Study(
+        question="Is it so with a teacher of v, and with larger students?",
+        base=REGIME, teachers={
+            "noise": PREDICTIONS["1.2 M, predicts noise"],
+            "v": PREDICTIONS["1.2 M, predicts v"],
+        },
+        students={
+            **NARROW, **WIDE,
+            "10 %": {"student_block_out_channels": (16, 20, 20), "student_norm_num_groups": 4},
+        },
+        methods={
+            label: REGIME_METHODS[label]
+            for label in ("output KD", "LIFT+PLACE", "output KD + |means|", "output KD in v")
+        },
+        rates=(1e-2,), search=False, stages=(4000,),
+    ),
+    "regime_rates": Study(
+        question="Which learning rate suits each of these methods?",
+        base=REGIME, teachers={"noise": PREDICTIONS["1.2 M, predicts noise"]}, students=NARROW,
+        methods=REGIME_METHODS, rates=(3e-3, 1e-2, 3e-2), search=False, stages=(4000,),
     ),
     "fashion_capacity": Study(
         question="Who wins at which size of the student? Fashion-MNIST.",

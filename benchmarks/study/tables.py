@@ -1,13 +1,14 @@
 """Tables of studies for docs/results.md: each with its figures and with the rows behind it."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.study import figures, reading
+from benchmarks.study import figures, reading, regime
 from benchmarks.study.reading import BASELINES, DEFAULT, Results, Row
 from benchmarks.study.statistics import Estimate
 from benchmarks.study.studies import STUDIES
@@ -60,7 +61,9 @@ def _references(study: Results) -> str:
     scored: dict[tuple[str, str], Row] = {}  # as it is told, because machines round differently
     for row in rows:
         fd, kid = (report.number(row[f"{score}_teacher"]) for score in ("fd", "kid"))
-        scored.setdefault((row["teacher"], f"FD-Lite0 {fd}, KID {kid}"), row)
+        leading = row["fd_teacher_leading"]
+        more = "" if math.isnan(leading) else f", {report.number(leading)} in {regime.LEADING}"
+        scored.setdefault((row["teacher"], f"FD-Lite0 {fd}, KID {kid}{more}"), row)
     often = Counter(teacher for teacher, _ in scored)
     said = []
     for (teacher, scores), row in scored.items():
@@ -73,6 +76,8 @@ def _references(study: Results) -> str:
 
 def _tables(study: Results, rows: list[Row], title: str) -> list[str]:
     head = f"{title[0].upper()}{title[1:]}. " if title else ""
+    if regime.is_regime(study):
+        return _both_samplers(study, rows, head)
     if not study.axes:
         return [head + "Each at its own best learning rate:", _variants(rows)]
     if "learning_rate" in study.axes:
@@ -87,6 +92,21 @@ def _tables(study: Results, rows: list[Row], title: str) -> list[str]:
         made += _folded(f"{head}Coarse share of the error", study, rows, coarse_of_error)
         for key, part in ERRORS.items():
             made += _ratios(f"{head}{part.capitalize()} error", study, rows, key, BASELINES[0])
+    return made
+
+
+def _both_samplers(study: Results, rows: list[Row], head: str) -> list[str]:
+    made = []
+    for key, (name, _, is_open) in regime.SCORES.items():
+        if not reading.measured(rows, key):
+            continue
+        score = partial(regime.cell, key=key)
+        if is_open:
+            made += [f"{head}{name}:", _grid(study, rows, score)]
+        else:
+            made += _folded(f"{head}{name}", study, rows, score)
+        if key in regime.AGAINST:
+            made += _ratios(f"{head}{name}", study, rows, key, BASELINES[0])
     return made
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,51 +14,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.study.grid import SCORED, Cell, Settings
-from liftplace.analyze.errors import measure_errors, spread_timesteps
+from benchmarks.study.grid import LONG, Cell, Settings
+from benchmarks.study.judge import Judge, Scored
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
-from liftplace.demo.measure import Referee, Scores, spread
 from liftplace.demo.methods import for_cpu
 from liftplace.errors import UsageError
-from liftplace.evaluate.agreement import agreement
-from liftplace.evaluate.sampling import initial_noise, sample_images
 from liftplace.students.build import build_student
 from liftplace.students.prune import PruneConfig
-from liftplace.students.report import count_macs, count_parameters
 from liftplace.train.config import DistillConfig
 from liftplace.train.learner import Learner
 from liftplace.train.loop import fit
 from liftplace.train.metrics import FILE_NAME, read_metrics
-from liftplace.train.models import LoadedModel, load_model, predict
+from liftplace.train.models import LoadedModel, load_model
 from liftplace.train.recipes import learner_of, student_of, timesteps_of
 
 ROOT = Path(__file__).parents[2]
-DIVERGED = 1.0  # error to the teacher over the teacher's power at any timestep: what 0 has
-SHOWN = 8  # samples in a picture
 SPIKE = 3.0  # times the running median
 WINDOW = 51  # steps of that median
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A cell after one of its stages.
-
-    Attributes:
-        row, timesteps: as the files of a study have them.
-        pictures: (SHOWN, ...) samples of the "student" and, from the same noise, of the "teacher";
-            empty where none are to be kept.
-    """
-
-    row: dict[str, Any]
-    timesteps: list[dict[str, Any]]
-    pictures: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, kept: dict) -> "Scored":
-        """From what `_keep` wrote."""
-        pictures = {name: torch.tensor(values) for name, values in kept["pictures"].items()}
-        return cls(**kept | {"pictures": pictures})
 
 
 def _kept(folder: Path, stage: int) -> Path:
@@ -136,12 +109,12 @@ def _config(cell: Cell, folder: Path, device: str) -> DistillConfig:
 
 
 def _checkpoints(cell: Cell, folder: Path) -> dict[str, Any]:
-    """A cell of several stages keeps checkpoints, from which each goes on."""
-    if len(cell.stages) == 1:
+    """From which a run goes on that was stopped or has a next stage."""
+    if not cell.keeps_checkpoints:
         return {"checkpointing_steps": 0}
     started = folder.is_dir() and any(folder.iterdir())
     return {
-        "checkpointing_steps": cell.stages[0],
+        "checkpointing_steps": min(cell.stages[0], LONG),
         "checkpoints_total_limit": 1,
         "resume_from_checkpoint": "latest" if started else None,
     }
@@ -239,102 +212,8 @@ def spikes(losses: np.ndarray) -> int:
 
 
 @cache
-def _judge(teacher: str, dataset: str, device: str) -> "_Judge":
-    return _Judge(_teacher(teacher, device), dataset, device)
-
-
-class _Judge:
-    """Scores students of one teacher, all alike: see `SCORED`."""
-
-    def __init__(self, teacher: LoadedModel, dataset: str, device: str) -> None:
-        self.teacher = teacher.model.eval()
-        self.process = teacher.process()
-        self.resolution = self.teacher.config.sample_size
-        train, held_out = (
-            load_dataset(dataset, resolution=self.resolution, split=split)
-            for split in ("train", "test")
-        )
-        self.referee = Referee(train, held_out, SCORED["num_samples"], None, device)
-        images = held_out.images(spread(len(held_out), SCORED["num_error_images"]))
-        self.images = images.to(device)
-        self.numbers = spread_timesteps(self.process, SCORED["num_timesteps"])
-        self._of_teacher: dict[int, tuple[Tensor, Scores]] = {}
-
-    def _teachers(self, steps: int) -> tuple[Tensor, Scores]:
-        """The teacher's samples, and their scores."""
-        if steps not in self._of_teacher:
-            samples = self._sample(self.teacher, steps)
-            self._of_teacher[steps] = samples, self.referee.score(samples)
-        return self._of_teacher[steps]
-
-    def _sample(self, model: nn.Module, steps: int) -> Tensor:
-        return sample_images(
-            model, self.process.sampler(), num_samples=SCORED["num_samples"],
-            num_inference_steps=steps, seed=SCORED["samples_seed"], description=None,
-        )  # fmt: skip
-
-    def score(
-        self, cell: Cell, stage: int, model: nn.Module, failed: bool, seen: dict[str, float]
-    ) -> Scored:
-        model.eval()
-        teachers, teacher_scores = self._teachers(cell.sampling_steps)
-        row = {
-            **cell.labels, "study": cell.study, "phase": cell.phase, "hash": cell.hash,
-            "learning_rate": cell.rate, "seed": cell.seed, "step": stage, "status": "not finite",
-            "fd_floor": self.referee.floor.fd_lite0, "fd_teacher": teacher_scores.fd_lite0,
-            "kid_floor": self.referee.floor.kid, "kid_teacher": teacher_scores.kid,
-            "parameters": count_parameters(model), "macs": count_macs(model),
-            "share": count_parameters(model) / count_parameters(self.teacher),
-            "settings": json.dumps(dict(cell.settings), sort_keys=True, default=list), **seen,
-        }  # fmt: skip
-        if failed:
-            return Scored(row, [], {})
-        samples = self._sample(model, cell.sampling_steps)
-        task_error = self._task_error(model)
-        if not samples.isfinite().all() or not np.isfinite(task_error):
-            return Scored(row, [], {})
-        scores = self.referee.score(samples)
-        errors = measure_errors(
-            {"student": model}, self.teacher, self.process, self.images, numbers=self.numbers,
-            group_sizes=(), seed=SCORED["errors_seed"], description=None,
-        )["student"]  # fmt: skip
-        worst = (errors.total / errors.power).max().item()
-        row |= {
-            "status": "diverged" if worst >= DIVERGED else "ok",
-            "fd": scores.fd_lite0, "kid": scores.kid,
-            "pixel_error": agreement(samples, teachers).pixel_error,
-            "task_error": task_error,
-            "teacher_error": (errors.total.sum() / errors.power.sum()).item(),
-        }  # fmt: skip
-        shown = {"student": samples[:SHOWN], "teacher": teachers[:SHOWN]}
-        is_shown = cell.phase == "confirm" and cell.seed == 0
-        return Scored(row, _by_timestep(cell, stage, errors), shown if is_shown else {})
-
-    @torch.no_grad()
-    def _task_error(self, model: nn.Module) -> float:
-        """Squared error to the target on held-out images, over the target's mean square."""
-        images, device = self.images, self.images.device
-        noise = initial_noise(len(images), tuple(images.shape[1:]), SCORED["errors_seed"])
-        error = power = 0.0
-        for number in self.numbers:
-            numbers = torch.full((len(images),), number, device=device)
-            batch = self.process.noise_images(images, numbers, noise.to(device))
-            output = predict(model, batch.noisy, batch.timesteps)
-            error += (output - batch.target).double().square().mean().item()
-            power += batch.target.double().square().mean().item()
-        return error / power
-
-
-def _by_timestep(cell: Cell, stage: int, errors) -> list[dict[str, Any]]:
-    columns = {
-        "timestep": errors.timesteps, "power": errors.power, "total": errors.total,
-        "coarse": errors.coarse, "fine": errors.fine,
-        "slope": errors.slope[:, :, 1].mean(1), "intercept": errors.intercept[:, :, 1].mean(1),
-    }  # fmt: skip
-    values = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [
-        {"hash": cell.hash, "step": stage, **dict(zip(columns, row, strict=True))} for row in values
-    ]
+def _judge(teacher: str, dataset: str, device: str) -> Judge:
+    return Judge(_teacher(teacher, device), dataset, device)
 
 
 def save_picture(samples: Tensor, path: Path) -> None:

@@ -71,6 +71,19 @@ class DistillConfig(RunConfig):
     mse_weight_schedule: Schedule = "constant"
     mse_weight_end: float = 0.0
     """Weight of the squared error to the teacher's output, beside --loss."""
+    moment_weight: float = 0.0
+    moment_weight_schedule: Schedule = "constant"
+    moment_weight_end: float = 0.0
+    """Weight of the difference of each channel's mean to the teacher's, beside --loss."""
+    moment_norm: Literal["l1", "l2", "huber"] = "l1"
+    """Norm of that difference: l1 pulls until the means agree, huber fades near there."""
+    moments: Literal["mean", "mean_std"] = "mean"
+    """The means alone, or standard deviations too."""
+    kd_space: Literal["prediction", "epsilon", "v_prediction", "sample"] = "prediction"
+    """Weigh each sample in --loss as an error of the noise, of v or of the clean image would be,
+    whatever the teacher predicts."""
+    kd_space_max_weight: float = 100.0
+    """Largest of those weights."""
     group_size: int | None = None
     """Elements a PLACE group; 16 unless --num_groups is given."""
     num_groups: int | None = None
@@ -110,8 +123,13 @@ class DistillConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(0, self, "task_weight", "task_weight_end", "kd_weight", "kd_weight_end",
-                 "kd_min_timestep", "mse_weight", "mse_weight_end", "feature_weight",
+                 "kd_min_timestep", "mse_weight", "mse_weight_end", "moment_weight",
+                 "moment_weight_end", "feature_weight",
                  "feature_weight_end", "variance_weight", "eps", "eps_of_sum")  # fmt: skip
+        if not self.kd_space_max_weight > 0:
+            raise UsageError(
+                f"kd_space_max_weight must be greater than 0, got {self.kd_space_max_weight}"
+            )
         if self.feature_mask is not None and not self.feature_mask > 0:
             raise UsageError(f"feature_mask must be greater than 0, got {self.feature_mask}")
         if self.eps is not None and self.eps_of_sum is not None:

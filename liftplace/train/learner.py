@@ -20,6 +20,7 @@ from liftplace.train.recorded import RecordedGradient
 from liftplace.train.result import save_pipeline
 from liftplace.train.run_config import RunConfig
 from liftplace.train.shares import gradient_shares
+from liftplace.train.space import SpaceWeight
 from liftplace.train.variance import VariationalTerm
 from liftplace.train.watch import Watch
 
@@ -39,6 +40,7 @@ class Learner:
         match: blocks whose hidden states are compared. The adapters are trained and restored with
             the model; the average and the final model are without them.
         variational: of the process, for a model that learns its variance too.
+        space_weight: of the samples in the distillation loss; None for 1.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Learner:
         *,
         match: FeatureMatch = NOTHING,
         variational: VariationalTerm | None = None,
+        space_weight: SpaceWeight | None = None,
     ) -> None:
         self.name = name
         self.model = model
@@ -60,6 +63,7 @@ class Learner:
             self.trainee.compile()
         self.objective = objective
         self.variational = variational
+        self.space_weight = space_weight
         self.max_grad_norm = config.max_grad_norm or float("inf")
         self.averaged = [weight for weight in model.parameters() if weight.requires_grad]
         self.parameters = [*self.averaged, *match.adapters.parameters()]
@@ -211,6 +215,7 @@ class Learner:
                 (hidden, teacher.features[pair.teacher]) for pair, hidden in answer.features.items()
             ],
             sample_weight=batch.weight,
+            kd_sample_weight=None if self.space_weight is None else self.space_weight(batch),
             timesteps=batch.timesteps,
             progress=progress,
             process_group=self._ranks,

@@ -11,22 +11,23 @@ from liftplace import lift_loss, place_loss
 from liftplace.errors import UsageError
 from liftplace.train.features import feature_loss
 
-WEIGHTED = ("task", "kd", "mse", "feature")  # terms that have a weight and a schedule of it
+HUBER = 0.1  # where the pull of that norm begins to fade
+WEIGHTED = ("task", "kd", "mse", "moment", "feature")  # terms with a weight and a schedule of it
 
 
 @dataclass(frozen=True)
 class Objective:
     """task_weight * (E + variance_weight * V) + kd_weight * D + mse_weight * S
-    + feature_weight * F.
+    + moment_weight * M + feature_weight * F.
 
     E is the squared error of the student to the target, V the variational term of a learned
     variance, and F `feature_loss`. D, of the student to the teacher, is 0 ("none"), the squared
     error ("mse"), `lift_loss` or `place_loss`; the options of the last two are passed on. S is the
-    squared error to the teacher once more, for a sum with one of those. `reduction` holds for all
-    terms: the mean over elements, or the sum over a sample, averaged over the batch. `weight` may
-    also be "linear" or "cosine": a ramp from 0 to 1 over the run. Each of the four weights may go
-    to its `_end` over the run, by its `_schedule`. In D a sample below the timestep
-    `kd_min_timestep` counts as if the student had answered as the teacher.
+    squared error to the teacher once more, for a sum with one of those, and M `moment_loss`.
+    `reduction` holds for all terms: the mean over elements, or the sum over a sample, averaged over
+    the batch. `weight` may also be "linear" or "cosine": a ramp from 0 to 1 over the run. Each of
+    the five weights may go to its `_end` over the run, by its `_schedule`. In D a sample below the
+    timestep `kd_min_timestep` counts as if the student had answered as the teacher.
     """
 
     loss: str = "place"
@@ -44,6 +45,9 @@ class Objective:
     variance_weight: float = 1.0
     kd_min_timestep: float = 0.0
     mse_weight: float = 0.0
+    moment_weight: float = 0.0
+    moment_norm: str = "l1"
+    moments: str = "mean"
     feature_weight: float = 0.0
     feature_mask: float | None = None
     task_weight_schedule: str = "constant"
@@ -52,16 +56,18 @@ class Objective:
     kd_weight_end: float = 0.0
     mse_weight_schedule: str = "constant"
     mse_weight_end: float = 0.0
+    moment_weight_schedule: str = "constant"
+    moment_weight_end: float = 0.0
     feature_weight_schedule: str = "constant"
     feature_weight_end: float = 0.0
 
     def has(self, term: str) -> bool:
-        """Whether "mse" or "feature" ever has a weight."""
+        """Whether "mse", "moment" or "feature" ever has a weight."""
         return any(self.weight_of(term, progress) > 0 for progress in (0, 1))
 
     @property
     def needs_teacher(self) -> bool:
-        return self.loss != "none" or self.has("mse") or self.has("feature")
+        return self.loss != "none" or any(map(self.has, ("mse", "moment", "feature")))
 
     @property
     def is_scheduled(self) -> bool:
@@ -74,10 +80,11 @@ class Objective:
         """The terms that the loss is the sum of, as "weighted/" has them."""
         halves = ("coarse", "fine") if self.terms == "both" else (self.terms,)
         of_teacher = {"none": (), "mse": ("kd",)}.get(self.loss, halves)
-        return ("task", *of_teacher, *(term for term in ("mse", "feature") if self.has(term)))
+        added = (term for term in ("mse", "moment", "feature") if self.has(term))
+        return ("task", *of_teacher, *added)
 
     def weight_of(self, term: str, progress: float | Tensor) -> float | Tensor:
-        """The weight of "task", "kd", "mse" or "feature" after this much of the run."""
+        """The weight of one of `WEIGHTED` after this much of the run."""
         start, schedule, end = (
             getattr(self, f"{term}_weight{part}") for part in ("", "_schedule", "_end")
         )
@@ -94,6 +101,7 @@ class Objective:
         variance: Tensor | None = None,
         features: Iterable[tuple[Tensor, Tensor]] = (),
         sample_weight: Tensor | None = None,
+        kd_sample_weight: Tensor | None = None,
         timesteps: Tensor | None = None,
         progress: float | Tensor = 0.0,
         process_group: torch.distributed.ProcessGroup | None = None,
@@ -107,6 +115,8 @@ class Objective:
             features: the hidden states of the student and of the teacher, pair by pair.
             sample_weight: (batch,), of each sample in the task loss; 1 by default. The distillation
                 loss has none: its fits are over whole rows.
+            kd_sample_weight: (batch,), of each sample's squared error to the teacher in D: both
+                outputs are multiplied by its root, which leaves slopes as they are.
             timesteps: (batch,), of each sample; read where `kd_min_timestep` is not 0.
             progress: how much of the run is over, in [0, 1], also as a 0-d tensor; for the
                 schedules.
@@ -116,11 +126,11 @@ class Objective:
 
         Returns:
             "loss" and "task"; of a learned variance "variance"; with output distillation "kd", by
-            LIFT or PLACE also "coarse", "fine" and "weight"; with those weights "mse", "feature".
-            All but "loss" are without weights and schedules. And what "loss" is the sum of, each
-            with all that it is multiplied by: "weighted/task" (the variational term in it),
-            "weighted/kd" or "weighted/coarse" and "weighted/fine", "weighted/mse",
-            "weighted/feature".
+            LIFT or PLACE also "coarse", "fine" and "weight"; with those weights "mse", "moment"
+            and "feature". All but "loss" are without weights and schedules. And what "loss" is the
+            sum of, each with all that it is multiplied by: "weighted/task" (the variational term in
+            it), "weighted/kd" or "weighted/coarse" and "weighted/fine", "weighted/mse",
+            "weighted/moment", "weighted/feature".
 
         Raises:
             UsageError: `kd_min_timestep` is set and there are no timesteps.
@@ -131,11 +141,13 @@ class Objective:
             terms["variance"] = variance.mean() * self._elements(student)
             task = task + self.variance_weight * terms["variance"]
         summands = {"task": self.weight_of("task", progress) * task}
-        taught = self._taught(student, teacher, timesteps)
+        taught, told = self._taught(student, teacher, timesteps), teacher
+        if kd_sample_weight is not None and self.loss != "none":
+            taught, told = (_scaled(x, kd_sample_weight) for x in (taught, teacher))
         if self.loss == "mse":
-            terms["kd"] = self._squared_error(taught, teacher)
+            terms["kd"] = self._squared_error(taught, told)
         elif self.loss != "none":
-            terms["kd"], fitted = self._fitted(taught, teacher, progress, process_group)
+            terms["kd"], fitted = self._fitted(taught, told, progress, process_group)
             terms |= fitted
         kd_weight = self.weight_of("kd", progress)
         if "kd" in terms:
@@ -143,6 +155,10 @@ class Objective:
         if self.has("mse"):
             terms["mse"] = self._squared_error(student, teacher)
             summands["mse"] = self.weight_of("mse", progress) * terms["mse"]
+        if self.has("moment"):
+            moment = moment_loss(student, teacher, norm=self.moment_norm, moments=self.moments)
+            terms["moment"] = moment * self._elements(student)
+            summands["moment"] = self.weight_of("moment", progress) * terms["moment"]
         if self.has("feature"):
             feature = feature_loss(features, reduction=self.reduction, mask=self.feature_mask)
             terms["feature"] = feature
@@ -154,7 +170,7 @@ class Objective:
         if only is not None:
             if only in ("coarse", "fine"):  # the op gives them without a gradient
                 options = {"terms": only, "weight": fitted["weight"]}
-                summands[only] = kd_weight * self._fitted(taught, teacher, progress, **options)[0]
+                summands[only] = kd_weight * self._fitted(taught, told, progress, **options)[0]
             loss = summands[only] + 0 * total
         weighted = {f"weighted/{name}": value for name, value in summands.items()}
         return {"loss": loss} | {name: value.detach() for name, value in (terms | weighted).items()}
@@ -200,6 +216,47 @@ class Objective:
             groups = {"group_size": self.group_size, "num_groups": self.num_groups}
             kd, fit = place_loss(student, teacher, **groups, **options)
         return kd, {"coarse": fit.coarse, "fine": fit.fine, "weight": fit.weight}
+
+
+def moment_loss(
+    student: Tensor, teacher: Tensor, *, norm: str = "l1", moments: str = "mean"
+) -> Tensor:
+    """How far the channels' means of the student's output are from the teacher's.
+
+        phi(student.mean((2, 3)) - teacher.mean((2, 3))).mean()
+
+    Args:
+        student, teacher: (batch, channels, height, width), any floating dtype; teacher without
+            grad.
+        norm: phi, "l1" (absolute value), "l2" (square) or "huber" (a square up to 0.1, then
+            linear with slope 1: its pull fades where the means are close).
+        moments: "mean", or "mean_std" to add the same of the channels' standard deviations.
+
+    Returns:
+        0-d float32.
+    """
+    s, t = (x.float().flatten(2) for x in (student, teacher))
+    loss = _phi(s.mean(2) - t.mean(2), norm)
+    if moments == "mean_std":
+        loss = loss + _phi(_std(s) - _std(t), norm)
+    return loss.mean()
+
+
+def _std(rows: Tensor) -> Tensor:
+    """With a gradient of 0, not NaN, where a row is constant."""
+    return (rows.var(2, correction=0) + 1e-12).sqrt()
+
+
+def _phi(gap: Tensor, norm: str) -> Tensor:
+    if norm == "huber":
+        return torch.nn.functional.smooth_l1_loss(
+            gap, torch.zeros_like(gap), beta=HUBER, reduction="none"
+        )
+    return gap.abs() if norm == "l1" else gap.square()
+
+
+def _scaled(output: Tensor, sample_weight: Tensor) -> Tensor:
+    return output * sample_weight.sqrt().to(output.dtype).view(-1, *[1] * (output.ndim - 1))
 
 
 def ramp(weight: str | float, progress: float | Tensor) -> str | float | Tensor:

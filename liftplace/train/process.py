@@ -120,6 +120,8 @@ class NoiseProcess:
             "num_train_timesteps": num_train_timesteps,
             "beta_schedule": beta_schedule,
             "prediction_type": prediction_type,
+            # Sampling starts at the last timestep, pure noise: Lin et al., arXiv 2305.08891.
+            "timestep_spacing": "trailing",
         }
         return cls(config, timesteps)
 
@@ -179,9 +181,11 @@ class NoiseProcess:
         weight = snr.clamp(max=gamma)
         return weight / (snr + 1) if self.prediction_type == "v_prediction" else weight
 
-    def sampler(self) -> DDIMScheduler | FlowMatchEulerDiscreteScheduler:
-        """A deterministic scheduler for sampling in few steps."""
-        if self.prediction_type == FLOW:
-            return FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
-        # "trailing" starts at the last timestep, pure noise: Lin et al., arXiv 2305.08891.
-        return DDIMScheduler.from_config(self.scheduler.config, timestep_spacing="trailing")
+    def sampler(self, **changes) -> DDIMScheduler | FlowMatchEulerDiscreteScheduler:
+        """A deterministic scheduler for sampling in few steps, with the model's own settings.
+
+        Args:
+            changes: settings in place of those, such as `timestep_spacing` or `clip_sample`.
+        """
+        kind = FlowMatchEulerDiscreteScheduler if self.prediction_type == FLOW else DDIMScheduler
+        return kind.from_config(self.scheduler.config, **changes)

@@ -25,6 +25,7 @@ from liftplace.train.randomness import derive_seed
 from liftplace.train.result import check_push, describe, loading_line, push, read_record
 from liftplace.train.run_config import RunConfig
 from liftplace.train.run_folder import check_output_dir
+from liftplace.train.space import SpaceWeight
 from liftplace.train.variance import VariationalTerm
 
 
@@ -136,7 +137,14 @@ def learner_of(
         name,
         match=_match(config, student, teacher) if objective.has("feature") else NOTHING,
         variational=_variational(config, student, process),
+        space_weight=_space_weight(config, process),
     )
+
+
+def _space_weight(config: DistillConfig, process: NoiseProcess) -> SpaceWeight | None:
+    if config.kd_space in ("prediction", process.prediction_type):
+        return None
+    return SpaceWeight(process, config.kd_space, config.kd_space_max_weight)
 
 
 def _match(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) -> FeatureMatch:

@@ -6,7 +6,7 @@ from liftplace import lift_loss, place_loss
 from liftplace.errors import UsageError
 from liftplace.train import Objective
 from liftplace.train.features import feature_loss
-from liftplace.train.objective import ramp
+from liftplace.train.objective import HUBER, moment_loss, ramp
 
 SHAPE = (3, 2, 4, 4)
 
@@ -247,3 +247,58 @@ def test_the_fine_term_alone_keeps_the_adaptive_weight(outputs):
     terms = Objective("place")(close, target, teacher, only="fine")
     assert 0 < terms["weight"] < 1
     same(terms["loss"].detach(), terms["weight"] * terms["fine"])
+
+
+@pytest.mark.parametrize("reduction, factor", [("mean", 1), ("sum", 32)])
+@pytest.mark.parametrize("loss", ["none", "mse", "place"])
+def test_moments_join_any_loss(outputs, loss, reduction, factor):
+    student, target, teacher = outputs
+    objective = Objective(loss, moment_weight=0.25, reduction=reduction)
+    terms = objective(student, target, teacher)
+    plain = Objective(loss, reduction=reduction)(student, target, teacher)
+    gap = (student.mean((2, 3)) - teacher.mean((2, 3))).abs().mean()
+    same(terms["moment"], factor * gap.detach())
+    same(terms["loss"], plain["loss"] + 0.25 * factor * gap)
+    same(terms["weighted/moment"], 0.25 * terms["moment"])
+    assert objective.needs_teacher and "moment" in objective.summands
+    alone = objective(student, target, teacher, only="moment")["loss"]
+    found, expected = (torch.autograd.grad(x, student, retain_graph=True)[0]
+                       for x in (alone, 0.25 * factor * gap))  # fmt: skip
+    same(found, expected)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "huber"])
+@pytest.mark.parametrize("moments", ["mean", "mean_std"])
+def test_moments_by_norm(outputs, norm, moments):
+    student, _, teacher = (x.double() for x in outputs)
+
+    def phi(gap):
+        if norm == "huber":
+            return torch.where(gap.abs() < HUBER, gap**2 / (2 * HUBER), gap.abs() - HUBER / 2)
+        return gap.abs() if norm == "l1" else gap**2
+
+    expected = phi(student.mean((2, 3)) - teacher.mean((2, 3)))
+    if moments == "mean_std":
+        expected = expected + phi(student.std((2, 3), False) - teacher.std((2, 3), False))
+    found = moment_loss(student.float(), teacher.float(), norm=norm, moments=moments)
+    same(found.double(), expected.mean())
+
+
+def test_moments_of_constant_rows_have_a_finite_gradient():
+    student = torch.zeros(2, 1, 4, 4, requires_grad=True)
+    moment_loss(student, torch.ones(2, 1, 4, 4), moments="mean_std").backward()
+    assert student.grad.isfinite().all() and student.grad.abs().sum() > 0
+
+
+def test_distillation_weighs_samples_by_their_space(outputs):
+    """Of squared errors the weight, of fits its root on both outputs, the slope being as it was."""
+    student, target, teacher = outputs
+    weight = torch.tensor([0.25, 1.0, 4.0])
+    plain = Objective("mse")(student, target, teacher)
+    found = Objective("mse")(student, target, teacher, kd_sample_weight=weight)
+    by_sample = (student - teacher).square().flatten(1).mean(1).detach()
+    same(found["kd"], (weight * by_sample).mean())
+    same(found["task"], plain["task"])
+    root = weight.sqrt().view(-1, 1, 1, 1)
+    lift = Objective("lift", 0.0)(student, target, teacher, kd_sample_weight=weight)
+    same(lift["loss"], lift_loss(root * student, root * teacher))

@@ -161,3 +161,16 @@ def test_a_weighting_for_the_other_kind_is_refused(prediction_type, options, mes
 def test_other_processes_are_refused(config, message):
     with pytest.raises(UsageError, match=message):
         NoiseProcess(config)
+
+
+def test_samples_are_drawn_as_the_model_s_own_scheduler_says():
+    own = DDPMScheduler(timestep_spacing="leading", steps_offset=1, clip_sample=False)
+    sampler = NoiseProcess(own.config).sampler()
+    sampler.set_timesteps(10)
+    own.set_timesteps(10)
+    assert torch.equal(sampler.timesteps, own.timesteps)
+    assert sampler.config.clip_sample is False
+    changed = NoiseProcess(own.config).sampler(timestep_spacing="trailing", clip_sample=True)
+    changed.set_timesteps(10)
+    assert changed.timesteps[0] == 999 and changed.config.clip_sample is True
+    assert NoiseProcess.new("epsilon").sampler().config.timestep_spacing == "trailing"

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -12,7 +13,7 @@ from benchmarks.__main__ import main
 from benchmarks.study import grid, keep, together
 from benchmarks.study import train as train_module
 from benchmarks.study.grid import Cell, Study
-from benchmarks.study.rows import StudyFiles
+from benchmarks.study.rows import COLUMNS, StudyFiles
 from benchmarks.study.studies import DIGITS, STUDIES, TEACHERS
 from benchmarks.study.train import _judge, of_training, save_picture, spikes, train
 from liftplace.demo.experiment import TEACHER
@@ -69,6 +70,23 @@ def test_the_steps_of_the_sampler_change_scores_and_nothing_else(tmp_path):
     assert not torch.equal(two.pictures["teacher"], three.pictures["teacher"])
     files = StudyFiles(tmp_path, "tiny", "cpu")
     assert files.teacher_picture(two.row) != files.teacher_picture(three.row)
+
+
+def test_both_samplers_and_corrected_samples(tmp_path, monkeypatch):
+    monkeypatch.setitem(grid.LEADING, "num_inference_steps", 3)
+    both = replace(cell(loss="mse", samplers="both"), corrected=True)
+    (found,) = train([both], tmp_path / "both", "cpu")
+    (plain,) = train([cell(loss="mse")], tmp_path / "plain", "cpu")
+    row = found.row
+    same = [name for name in plain.row if name not in ("hash", "settings")]
+    assert {name: row[name] for name in same} == {name: plain.row[name] for name in same}
+    added = {"fd_leading", "kid_leading", "pixel_error_leading", "mean_error_leading",
+             "fd_teacher_leading", "kid_teacher_leading", "fd_corrected_own",
+             "fd_corrected_teacher"}  # fmt: skip
+    assert row.keys() - plain.row.keys() == added <= set(COLUMNS)
+    assert row["fd_leading"] != row["fd"]
+    assert len({row["fd_leading"], row["fd_corrected_own"], row["fd_corrected_teacher"]}) == 3
+    assert 0 < row["mean_error_leading"] <= row["pixel_error_leading"]
 
 
 def test_stages_go_on_from_each_other_and_after_an_interruption(tmp_path):
