@@ -55,7 +55,7 @@ class DistillConfig(RunConfig):
     """Norm groups of a new student; by default as many as leave each norm four channels a group,
     or the two or three that the teacher's have."""
 
-    loss: Literal["none", "mse", "lift", "place"] = "place"
+    loss: Literal["none", "mse", "lift", "place"] = "mse"
     """Distillation loss beside the task loss; none trains without the teacher."""
     task_weight: float = 1.0
     task_weight_schedule: Schedule = "constant"
