@@ -236,7 +236,8 @@ def table(head: list[str], lines: list[list], command: str) -> str:
     """A Markdown table, or without lines the command that measures them."""
     if not lines:
         return f"Not measured yet: `python -m benchmarks {command}`."
-    text = [" | ".join(map(str, line)) for line in (head, ["---"] * len(head), *lines)]
+    text = [" | ".join(str(cell).replace("|", "\\|") for cell in line)
+            for line in (head, ["---"] * len(head), *lines)]  # fmt: skip
     return "\n".join(f"| {line} |" for line in text)
 
 
