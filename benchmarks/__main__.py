@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -152,4 +153,9 @@ def _shape(text: str) -> tuple[int, ...]:
 if __name__ == "__main__":
     # The profiler announces each of its many starts and stops on stderr below this level.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `gpu` ends its commands on the way
+    code = main()
+    if code == LOST:  # what still holds memory of a lost GPU may abort at exit, with another code
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -22,10 +22,12 @@ from benchmarks import report, results
 from benchmarks.environment import commit
 from benchmarks.red import LOST
 from liftplace.errors import UsageError
+from liftplace.kernels.cuda.build import find_nvcc
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("ops", "sweep", "step", "train", "red")  # of rows
 GRACE = 8.0  # seconds at the end of a step for the command to write what it has
+START = 8.0  # seconds until a command that is told its minutes begins to count them: imports
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _profile(kernel: str, impl: str, side: int) -> Step:
     )
     command = ("ncu", "--set", "full", "--kernel-name", f"regex:{kernel}", "--launch-count", "1",
                "{python}", "-c", code)  # fmt: skip
-    return Step(f"profile of {kernel}", 0.5, command, None, ("ncu",))
+    return Step(f"profile of {kernel}", 2 / 3, command, None, ("ncu",))
 
 
 _OF_OPS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/test_[dfp]*.py"))
@@ -141,7 +143,8 @@ def main(options: argparse.Namespace) -> int:
             print(outcomes[-1], flush=True)
     print(f"\ntargets\n{report.goals(out, options.device)}\n\nrows and logs: {out}")
     for row in results.load(out / f"red_{options.device}.csv"):
-        print(f"red: {row['implementation']} on {row['case']}: {row['why']}")
+        if row["commit"] == named:
+            print(f"red: {row['implementation']} on {row['case']}: {row['why']}")
     return 1 if {outcome.state for outcome in outcomes} & {"red", "stopped"} else 0
 
 
@@ -162,7 +165,7 @@ def run(step: Step, seconds: float, log, out: Path, named: str, rehearsal: bool)
     while left > GRACE:
         place = log.seek(0, os.SEEK_END)
         filled = {"python": sys.executable, "out": out, "commit": named,
-                  "minutes": f"{(left - GRACE) / 60:.2f}"}  # fmt: skip
+                  "minutes": f"{max(0.0, left - GRACE - START) / 60:.2f}"}  # fmt: skip
         command = [part.format(**filled) for part in step.command]
         code = _process([*command, *(step.rehearsal if rehearsal else ())], left, log)
         log.seek(place)
@@ -181,18 +184,26 @@ def _missing(step: Step, rehearsal: bool) -> str:
         if "/" in need:
             found = rehearsal or (ROOT / need).exists()
         else:
-            found = shutil.which(need) or importlib.util.find_spec(need)
+            found = shutil.which(need, path=_path()) or importlib.util.find_spec(need)
         if not found:
             return f"there is no {need} here"
     return ""
+
+
+def _path() -> str:
+    """PATH, and nvcc's folder, where ncu and compute-sanitizer are even if PATH does not say so."""
+    nvcc = find_nvcc()
+    folders = [os.environ.get("PATH", os.defpath), *([str(Path(nvcc).parent)] if nvcc else [])]
+    return os.pathsep.join(folders)
 
 
 def _process(command: list[str], seconds: float, log) -> int | None:
     """The exit code, or None where time ran out: first an interrupt, then an end for it and all its
     children."""
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-    )
+        command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        env={**os.environ, "PATH": _path(), "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
     try:
         return process.wait(seconds - GRACE)
     except subprocess.TimeoutExpired:

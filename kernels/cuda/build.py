@@ -116,10 +116,10 @@ def is_prebuilt() -> bool:
 
 
 def _digest_in(library: Path) -> str | None:
-    """What `build` compiled in; None in a library from before it did."""
+    """What `build` compiled in; None in a library from before it did, or that does not load."""
     try:
         compiled_in = ctypes.CDLL(str(library)).liftplace_digest
-    except AttributeError:
+    except (AttributeError, OSError):
         return None
     compiled_in.restype = ctypes.c_char_p
     return compiled_in().decode()

@@ -1,5 +1,7 @@
 """The stages for a GPU: rehearsed on the CPU, within their time, and taken up again."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -96,6 +98,38 @@ def test_a_step_that_lost_the_gpu_is_run_again(run, tmp_path):
 def test_what_a_step_needs_is_named(run):
     outcome = run("", needs=("sys", "no_such_module"))
     assert (outcome.state, outcome.printed) == ("skipped", ["there is no no_such_module here"])
+
+
+def test_tools_beside_nvcc_are_found(run, tmp_path, monkeypatch):
+    """Where the toolkit is not in PATH."""
+    tool = tmp_path / "liftplace_tool"
+    tool.write_text("#!/bin/sh\necho here\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(gpu, "find_nvcc", lambda: str(tmp_path / "nvcc"))
+    code = "import subprocess; subprocess.run(['liftplace_tool'])"
+    assert run(code, needs=("liftplace_tool",)).printed == ["here"]
+
+
+def test_when_it_is_ended_its_step_ends_too(tmp_path):
+    """By SIGTERM, as `timeout` does."""
+    mark = tmp_path / "alive"
+    step = f"import time\nfor _ in range(3000): open({str(mark)!r}, 'w'); time.sleep(0.01)"
+    code = (
+        "import runpy, sys\n"
+        "from benchmarks import gpu\n"
+        f"gpu.STAGES[3] = (gpu.Step('a step', 1, ('{{python}}', '-c', {step!r}), ()),)\n"
+        f"sys.argv[1:] = 'gpu --device cpu --stage 3 --commit abc --out {tmp_path}'.split()\n"
+        "runpy.run_module('benchmarks', run_name='__main__')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=gpu.ROOT)
+    while not mark.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) != 0
+    mark.unlink(missing_ok=True)
+    time.sleep(0.2)
+    assert not mark.exists()
 
 
 def test_rows_of_this_commit_are_taken_up(tmp_path):

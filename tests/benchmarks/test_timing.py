@@ -2,6 +2,7 @@
 
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -56,6 +57,19 @@ def test_no_case_begins_that_would_end_late(capsys):
     assert not list(timing.in_time([1], time.monotonic()))
 
 
+def test_the_first_case_builds_kernels_and_tells_about_the_second_alone(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def begun(deadline, took):
+        now[0] = 0.0
+        return [now.append(now.pop() + took[i]) or i for i in timing.in_time(range(3), deadline)]
+
+    assert begun(25, (10, 2, 2)) == begun(15, (7, 2, 2)) == [0, 1, 2]
+    assert begun(19, (10, 2, 2)) == [0]
+    assert begun(25, (10, 8, 2)) == [0, 1]
+
+
 def test_short_steps_share_a_graph():
     assert timing.unrolled(0.01) == timing.unrolled(0.1) == timing.UNROLLED
     assert timing.unrolled(1.0) == 4 and timing.unrolled(300.0) == 1
@@ -67,7 +81,8 @@ def test_a_graph_gives_the_time_of_one_step():
     once = timing.graphed(lambda: x.add_(1))
     thrice = timing.graphed(lambda: x.add_(1).add_(1).add_(1))
     before = x[0].item()
-    assert 2.5 < thrice() / once() < 3.5
+    least = [min(graph() for _ in range(10)) for graph in (thrice, once)]  # others use the GPU too
+    assert 2.5 < least[0] / least[1] < 3.5
     assert x[0].item() > before
 
 

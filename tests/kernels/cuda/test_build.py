@@ -147,6 +147,12 @@ def test_a_prebuilt_library_of_other_sources_is_not(digest, beside, monkeypatch,
     assert built == [(build._cached(90), (90,))]
 
 
+def test_a_library_that_does_not_load_is_not_used(beside, monkeypatch):
+    (build.FOLDER / build.LIBRARY).write_text("no library")
+    monkeypatch.setattr(build, "find_nvcc", lambda: "/somewhere/nvcc")
+    assert not build.is_prebuilt() and build.why_not() is None
+
+
 def test_an_edited_source_is_other_sources(beside):
     beside(build.digest())
     with (build.FOLDER / "../cpu/fit.h").open("a") as file:
