@@ -11,6 +11,7 @@ if not torch.cuda.is_available():
 import pytest
 
 from liftplace.kernels.cpu.op import is_built
+from liftplace.kernels.cuda import build
 
 torch.set_num_threads(1)  # small tensors; a second thread only waits for whatever else runs
 
@@ -41,6 +42,17 @@ def pytest_collection_modifyitems(config, items):
     wrong = [item for item in items if not _can_run(item)]
     config.hook.pytest_deselected(items=wrong)
     items[:] = [item for item in items if _can_run(item)]
+    reason = build.why_not() if torch.cuda.is_available() else None
+    for item in items if reason else ():
+        if _runs_cuda(item):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _runs_cuda(item) -> bool:
+    """Whether it launches the CUDA kernels, which a GPU without nvcc cannot build."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    of_cuda = parameters.get("impl") == "cuda" or item.path.parent.name == "cuda"
+    return of_cuda and item.get_closest_marker("gpu") is not None
 
 
 def _can_run(item) -> bool:
