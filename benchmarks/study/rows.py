@@ -63,6 +63,8 @@ class StudyFiles:
         settings = json.loads(row["settings"])
         steps = settings.get("num_inference_steps")
         name = settings["teacher_sha256"] + (f"-in-{steps}" if steps else "")
+        if settings.get("samplers") == "both":  # the second one is shown
+            name += "-leading"
         return self.folder / f"study_teachers_{self.device}" / f"{name}.png"
 
     def borrow(self, cells: Sequence[Cell]) -> list[Cell]:

@@ -87,6 +87,8 @@ def test_both_samplers_and_corrected_samples(tmp_path, monkeypatch):
     assert row["fd_leading"] != row["fd"]
     assert len({row["fd_leading"], row["fd_corrected_own"], row["fd_corrected_teacher"]}) == 3
     assert 0 < row["mean_error_leading"] <= row["pixel_error_leading"]
+    files = StudyFiles(tmp_path, "tiny", "cpu")  # samples of the two are not the same
+    assert files.teacher_picture(row) != files.teacher_picture(plain.row)
 
 
 def test_stages_go_on_from_each_other_and_after_an_interruption(tmp_path):
