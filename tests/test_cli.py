@@ -240,8 +240,8 @@ def test_folder_of_another_run(capsys, distill, tmp_path):
     for changes, message in [
         ({}, "holds another run: name a new folder, or continue that run"),
         (
-            {"resume_from_checkpoint": "latest", "loss": "mse"},
-            "holds another run: its loss is place, not mse",
+            {"resume_from_checkpoint": "latest", "loss": "place"},
+            "holds another run: its loss is mse, not place",
         ),
     ]:
         code, _, err = call(capsys, distill(**changes))
@@ -276,7 +276,8 @@ def test_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys, distill, tm
     spoilt = tiny_unet()
     spoilt.conv_out.bias.data.fill_(float("nan"))
     save_pipeline(spoilt, process(), tmp_path / "spoilt")
-    code, _, err = call(capsys, distill(pretrained_teacher_name_or_path=tmp_path / "spoilt"))
+    spoilt_run = distill(pretrained_teacher_name_or_path=tmp_path / "spoilt", loss="place")
+    code, _, err = call(capsys, spoilt_run)
     assert code == 1
     assert "liftplace: step 1: coarse of student is not finite" in err.splitlines()[-1]
     assert "Traceback" not in err

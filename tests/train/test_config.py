@@ -59,4 +59,4 @@ def test_exactly_one_student(given, message):
 def test_what_is_given_wins_over_the_preset():
     config = DistillConfig.of_preset("dit", norm="l1")
     assert (config.norm, config.task_weight, config.learning_rate) == ("l1", 0.1, 2e-4)
-    assert DistillConfig().task_weight == 1.0
+    assert (DistillConfig().loss, DistillConfig().task_weight) == ("mse", 1.0)

@@ -66,7 +66,9 @@ def test_model_without_a_pipeline_stands_beside_its_scheduler(tmp_path):
 @pytest.fixture
 def described(tmp_path):
     """The folder of a run with two lines of metrics and a picture."""
-    config = config_for(tmp_path / "run", pretrained_teacher_name_or_path=str(tmp_path / "teacher"))
+    config = config_for(
+        tmp_path / "run", pretrained_teacher_name_or_path=str(tmp_path / "teacher"), loss="place"
+    )
     (tmp_path / "teacher").mkdir()
     (tmp_path / "run" / "samples").mkdir(parents=True)
     (tmp_path / "run" / "samples" / "student-000006.png").write_bytes(b"")
