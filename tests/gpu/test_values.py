@@ -15,7 +15,8 @@ pytestmark = pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("op, options", [(lift_loss, {}), (place_loss, {"group_size": 16}),
-                                         (place_loss, {"group_size": 100})], ids=str)  # fmt: skip
+                                         (place_loss, {"group_size": 100})],
+                         ids=["lift", "place", "place-100"])  # fmt: skip
 def test_agrees_with_the_reference(op, options, shape, dtype, impl):
     runs_here(impl)
     assert not torch.are_deterministic_algorithms_enabled()
