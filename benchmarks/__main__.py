@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.environment import check_device
 from benchmarks.red import LOST, DeviceLostError
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"

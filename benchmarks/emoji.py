@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 DRAWN_AT = 128  # pixels, of outlines; scaled down afterwards
 EM = 0.8  # of that: OpenMoji's glyphs are 1.29 em wide, their margins among it

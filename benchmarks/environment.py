@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 _ROOT = Path(__file__).parents[1]
 # What a run itself writes does not make the code it measures another.

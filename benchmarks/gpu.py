@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks import report, results
 from benchmarks.environment import commit
 from benchmarks.red import LOST
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.kernels.cuda.build import find_nvcc
 
 ROOT = Path(__file__).parents[1]

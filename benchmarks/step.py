@@ -21,7 +21,7 @@ from torch._dynamo.exc import TorchDynamoException
 from benchmarks import naive, results, timing
 from benchmarks.environment import environment
 from liftplace import place_loss
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 COLUMNS = (
     "date", "device", "driver", "torch", "triton", "commit", "threads", "model", "parameters",

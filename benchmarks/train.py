@@ -18,7 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from benchmarks import results, timing
 from benchmarks.environment import environment
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 COLUMNS = (
     "date", "device", "driver", "torch", "triton", "commit", "threads", "student", "parameters",
@@ -93,12 +93,12 @@ def make_run(student: str, mode: str, data: str, options) -> SimpleNamespace:
     from accelerate import Accelerator
 
     from liftplace.data import load_dataset
+    from liftplace.data.batches import noisy_batches
     from liftplace.data.encoder import Encoder
     from liftplace.demo.experiment import TEACHER
-    from liftplace.students.shrink import shrink
-    from liftplace.train.batches import noisy_batches
+    from liftplace.models.loading import load_model
+    from liftplace.models.shrink import shrink
     from liftplace.train.learner import Learner
-    from liftplace.train.models import load_model
     from liftplace.train.objective import Objective
     from liftplace.train.run_config import RunConfig
     from liftplace.train.step import train_step

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -98,7 +98,7 @@ COMMANDS = {
         ),
         Command(
             "prune", "make a small student of a teacher, with its weights",
-            "liftplace.students.prune:PruneConfig", "liftplace.students.prune:prune",
+            "liftplace.students.config:PruneConfig", "liftplace.students.prune:prune",
         ),
         Command(
             "encode", "keep a dataset's latents and text embeddings on disk",
@@ -106,11 +106,11 @@ COMMANDS = {
         ),
         Command(
             "distill", "distil a student from a teacher",
-            "liftplace.train.config:DistillConfig", "liftplace.train.recipes:distill",
+            "liftplace.train.config:DistillConfig", "liftplace.train.commands:distill",
         ),
         Command(
             "train", "train a model from scratch",
-            "liftplace.train.config:TrainConfig", "liftplace.train.recipes:train",
+            "liftplace.train.config:TrainConfig", "liftplace.train.commands:train",
         ),
         Command(
             "sample", "sample images from a saved model",
@@ -126,7 +126,7 @@ COMMANDS = {
         ),
         Command(
             "report", "draw the curves and samples of training runs side by side",
-            "liftplace.analyze.report:ReportConfig", "liftplace.analyze.report:report",
+            "liftplace.report.report:ReportConfig", "liftplace.report.report:report",
         ),
     )
 }  # fmt: skip
@@ -157,7 +157,7 @@ def _parse(options_class: type, command: str, argv: list[str]):
             files.insert(0, _named("liftplace.train.presets:preset_file")(preset))
     settings = {}
     for path in files:
-        settings |= _named("liftplace.settings:read_yaml")(path, options_class)
+        settings |= _named("liftplace.common.settings:read_yaml")(path, options_class)
     default = unchecked(**asdict(options_class(**settings)))
     flags = tyro.cli(
         unchecked,

@@ -12,9 +12,9 @@ from PIL import Image
 
 import liftplace
 from liftplace.cli import main
+from liftplace.models.loading import load_model
+from liftplace.models.saving import save_pipeline
 from liftplace.train.metrics import read_metrics
-from liftplace.train.models import load_model
-from liftplace.train.result import save_pipeline
 from tests.train.tiny import process, tiny_unet
 
 

@@ -19,7 +19,7 @@ from benchmarks.results import columns
 from benchmarks.study.grid import Cell, Study, digest
 from benchmarks.study.rows import StudyFiles
 from benchmarks.study.studies import STUDIES
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 POLL = 30.0  # seconds between looks at stages of cells that go on
 COMPARED = ("status", "fd", "kid", "pixel_error", "task_error", "teacher_error")

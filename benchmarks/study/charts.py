@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from benchmarks.study import reading
 from benchmarks.study.reading import BASELINES, ORDER, Row
 from benchmarks.study.statistics import Estimate
-from liftplace.analyze.axes import NARROW, set_log, style_of, suits_log
+from liftplace.plots.axes import NARROW, set_log, style_of, suits_log
 
 FD, KID = "FD-Lite0, lower is better", "KID, lower is better"
 RATIO = "FD-Lite0 / that of output KD, same seed"

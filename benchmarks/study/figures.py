@@ -24,8 +24,8 @@ from benchmarks.study.charts import (
 )  # fmt: skip
 from benchmarks.study.reading import Results, Row
 from benchmarks.study.statistics import Estimate
-from liftplace.analyze.axes import WIDTH, dress, finish, panels, set_log, short
-from liftplace.evaluate.pictures import new_figure
+from liftplace.plots.axes import WIDTH, dress, finish, panels, set_log, short
+from liftplace.plots.images import new_figure
 
 Draw = Callable[[Path], None]
 SIZE = "student's share of the teacher's parameters"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 LABELS = ("teacher", "student", "initialisation", "method", "variant")
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)

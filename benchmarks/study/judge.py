@@ -15,8 +15,8 @@ from liftplace.data import load_dataset
 from liftplace.demo.measure import Referee, Scores, spread
 from liftplace.evaluate.agreement import agreement
 from liftplace.evaluate.sampling import initial_noise, sample_images
-from liftplace.students.report import count_macs, count_parameters
-from liftplace.train.models import LoadedModel, predict
+from liftplace.models.costs import count_macs, count_parameters
+from liftplace.models.loading import LoadedModel, predict
 
 DIVERGED = 1.0  # error to the teacher over the teacher's power at any timestep: what 0 has
 SHOWN = 8  # samples in a picture

@@ -8,8 +8,8 @@ from PIL import Image
 from benchmarks.study import reading
 from benchmarks.study.reading import Row
 from benchmarks.study.rows import StudyFiles
-from liftplace.analyze.axes import DPI, WIDTH, short
-from liftplace.evaluate.pictures import new_figure
+from liftplace.plots.axes import DPI, WIDTH, short
+from liftplace.plots.images import new_figure
 
 COUNT = 8  # samples side by side in a cell's picture
 Sheet = dict[str, dict[str, Path]]

@@ -20,9 +20,9 @@ from benchmarks.study.charts import (
     styles_of,
 )  # fmt: skip
 from benchmarks.study.reading import Row
-from liftplace.analyze.axes import WIDTH, dress, finish, panels
 from liftplace.analyze.drawings import TIMESTEP
-from liftplace.evaluate.pictures import new_figure
+from liftplace.plots.axes import WIDTH, dress, finish, panels
+from liftplace.plots.images import new_figure
 
 DRIFT = {  # column: its axis, and the height of a perfect student
     "slope": ("slope b, median over images", 1.0),

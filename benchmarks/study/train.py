@@ -16,18 +16,18 @@ from torch import Tensor, nn
 
 from benchmarks.study.grid import LONG, Cell, Settings
 from benchmarks.study.judge import Judge, Scored
+from liftplace.common.errors import UsageError
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.demo.methods import for_cpu
-from liftplace.errors import UsageError
+from liftplace.models.loading import LoadedModel, load_model
 from liftplace.students.build import build_student
-from liftplace.students.prune import PruneConfig
+from liftplace.students.config import PruneConfig
+from liftplace.train.commands import learner_of, student_of, timesteps_of
 from liftplace.train.config import DistillConfig
 from liftplace.train.learner import Learner
 from liftplace.train.loop import fit
 from liftplace.train.metrics import FILE_NAME, read_metrics
-from liftplace.train.models import LoadedModel, load_model
-from liftplace.train.recipes import learner_of, student_of, timesteps_of
 
 ROOT = Path(__file__).parents[2]
 SPIKE = 3.0  # times the running median

@@ -14,7 +14,7 @@ from torch import nn
 from liftplace.analyze.analysis import Advice, Carried, Errors
 from liftplace.analyze.shares import coarse_share, half
 from liftplace.families.norm_groups import LEAST, choose_groups
-from liftplace.students.norms import Norms, norms_of
+from liftplace.models.norms import Norms, norms_of
 
 # Of the error that the noisier half of the timesteps carries into the image. After 2,000 steps a
 # student that cannot pass its mean on has 0.85 of it coarse, one with groups of four channels 0.31:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from liftplace.analyze.maps import Maps
 from liftplace.evaluate.judge import Score
-from liftplace.students.norms import Norms
+from liftplace.models.norms import Norms
 
 
 @dataclass(frozen=True)

@@ -19,22 +19,22 @@ from liftplace.analyze.config import AnalyzeConfig
 from liftplace.analyze.errors import measure_errors, spread_timesteps
 from liftplace.analyze.maps import compute_maps
 from liftplace.analyze.pages import advice_lines, summary, write_report
-from liftplace.analyze.report import text_table
-from liftplace.analyze.runs import labels_of
 from liftplace.analyze.sampled import KINDS, TEACHER, Drawer, sample_and_score
 from liftplace.analyze.shares import carry
+from liftplace.common.distributed import device_of, main_process_decides, start_processes
+from liftplace.common.errors import UsageError
+from liftplace.common.text_table import text_table
 from liftplace.data import CachedLatents, load_dataset
 from liftplace.data.encoder import Encoder
-from liftplace.errors import UsageError
 from liftplace.evaluate.collect import claim
 from liftplace.evaluate.features import write_whole
 from liftplace.evaluate.networks import hash_of_weights, load_network
 from liftplace.evaluate.sampler import Sampler
-from liftplace.processes import device_of, main_process_decides, start_processes
-from liftplace.students.norms import norms_of
-from liftplace.students.report import count_macs, count_parameters
-from liftplace.train.models import DTYPES, LoadedModel, check_pair, load_model, set_precision
-from liftplace.train.process import NoiseProcess
+from liftplace.models.costs import count_macs, count_parameters
+from liftplace.models.loading import DTYPES, LoadedModel, check_pair, load_model, set_precision
+from liftplace.models.noise import NoiseProcess
+from liftplace.models.norms import norms_of
+from liftplace.plots.labels import labels_of
 
 RESULTS = "analysis.json"
 MAP_GROUP_SIZE = 16  # the paper's

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from liftplace.evaluate.sampling import start
-from liftplace.train.process import FLOW, NoiseProcess
+from liftplace.models.noise import FLOW, NoiseProcess
 
 
 def carried(

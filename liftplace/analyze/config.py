@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import UseAppendAction
 
-from liftplace.errors import UsageError
-from liftplace.settings import at_least, check_types
+from liftplace.common.errors import UsageError
+from liftplace.common.settings import at_least, check_types
 
 SMALLEST_SCORED = 8  # samples: an interval scores halves of them
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from liftplace.analyze.analysis import Errors, StudentAnalysis
-from liftplace.analyze.axes import (
+from liftplace.plots.axes import (
     DASHES,
     WIDTH,
     dress,
@@ -20,8 +20,8 @@ from liftplace.analyze.axes import (
     style_of,
     suits_log,
 )
-from liftplace.analyze.colours import OKABE_ITO
-from liftplace.evaluate.pictures import new_figure
+from liftplace.plots.colours import OKABE_ITO
+from liftplace.plots.images import new_figure
 
 PARTS = {  # of the error, with fixed looks in all pictures
     "total": {"color": OKABE_ITO["black"], "linestyle": DASHES[0], "marker": "o"},

@@ -9,10 +9,10 @@ from tqdm.auto import tqdm
 from liftplace import lift_loss, place_loss
 from liftplace.analyze.analysis import Errors
 from liftplace.analyze.correct import regress
-from liftplace.errors import NonFiniteError
+from liftplace.common.errors import NonFiniteError
 from liftplace.evaluate.sampling import answer, initial_noise
 from liftplace.families.family import Conditions
-from liftplace.train.process import FLOW, NoiseProcess
+from liftplace.models.noise import FLOW, NoiseProcess
 
 QUANTILES = (0.1, 0.5, 0.9)
 MEANS = ("power", "total", "coarse", "fine", "lift_deviation")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from liftplace import linear_fit
 from liftplace.analyze.correct import regress
-from liftplace.evaluate.pictures import new_figure, to_pixels
 from liftplace.evaluate.sampling import answer
 from liftplace.families.family import Conditions
-from liftplace.train.process import NoiseProcess
+from liftplace.models.noise import NoiseProcess
+from liftplace.plots.images import new_figure, to_pixels
 
 LATENT_RANGE = 3.0  # latents have a standard deviation of about 1
 

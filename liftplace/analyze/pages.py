@@ -6,11 +6,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from liftplace.analyze import drawings, html, score_drawings
+from liftplace.analyze import drawings, score_drawings
 from liftplace.analyze.analysis import Analysis, Carried, Errors, Samples
 from liftplace.analyze.maps import save_maps
 from liftplace.analyze.shares import coarse_share, half, moved_by
-from liftplace.students.norms import Norms
+from liftplace.models.norms import Norms
+from liftplace.plots import html
 
 PAGE = "report.html"
 HEADINGS = {

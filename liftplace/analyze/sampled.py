@@ -11,14 +11,14 @@ from liftplace.analyze.analysis import Samples
 from liftplace.analyze.config import AnalyzeConfig
 from liftplace.analyze.correct import corrected_by
 from liftplace.analyze.trajectory import Moments, TrajectoryFit, corrected_with, recorded_by
-from liftplace.errors import NonFiniteError
+from liftplace.common.distributed import start_processes
+from liftplace.common.errors import NonFiniteError
 from liftplace.evaluate.collect import collect
 from liftplace.evaluate.features import extract_features
 from liftplace.evaluate.judge import Judge
 from liftplace.evaluate.reference import real_features
 from liftplace.evaluate.sampler import Sampler, sampling_options
 from liftplace.evaluate.sampling import Answer, answer
-from liftplace.processes import start_processes
 
 KEPT = 12  # samples of each model that are shown
 METRICS = ("fd", "kid")

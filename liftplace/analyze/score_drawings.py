@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from liftplace.analyze.analysis import Analysis, Samples, StudentAnalysis
-from liftplace.analyze.axes import WIDTH, dress, finish, panels, set_log, short, suits_log
-from liftplace.analyze.colours import OKABE_ITO
 from liftplace.analyze.drawings import PARTS
 from liftplace.analyze.shares import half
 from liftplace.evaluate.judge import Score
-from liftplace.evaluate.pictures import new_figure, save_labelled_rows
+from liftplace.plots.axes import WIDTH, dress, finish, panels, set_log, short, suits_log
+from liftplace.plots.colours import OKABE_ITO
+from liftplace.plots.images import new_figure, save_labelled_rows
 
 KINDS = {  # of samples, with fixed looks in all pictures
     "plain": {"color": OKABE_ITO["vermillion"], "linestyle": "none", "marker": "o"},

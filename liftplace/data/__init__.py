@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
+from liftplace.common.errors import UsageError
 from liftplace.data.cache import CachedLatents, is_cache
 from liftplace.data.config import DataConfig
 from liftplace.data.digits import Digits
@@ -13,7 +14,6 @@ from liftplace.data.grey import GreyImages
 from liftplace.data.hub import HubImages, has_tables
 from liftplace.data.idx import IdxImages, fashion_mnist, has_idx_files
 from liftplace.data.images import ImageFolder
-from liftplace.errors import UsageError
 
 __all__ = [
     "CachedLatents", "Digits", "GreyImages", "HubImages", "IdxImages", "ImageFolder",

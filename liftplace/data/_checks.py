@@ -1,6 +1,6 @@
 """Checks of the arguments that every dataset takes."""
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 SPLITS = ("train", "test")
 

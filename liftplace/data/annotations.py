@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 METADATA = "metadata.jsonl"
 

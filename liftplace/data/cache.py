@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 INDEX = "liftplace_cache.json"
 NULL_TEXT = "null_text.safetensors"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from liftplace.errors import UsageError
-from liftplace.settings import at_least, check_types
+from liftplace.common.errors import UsageError
+from liftplace.common.settings import at_least, between, check_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,41 @@ class DataConfig:
         """Raises UsageError unless exactly one dataset was given."""
         if (self.dataset_name is None) == (self.train_data_dir is None):
             raise UsageError("give either --dataset_name NAME or --train_data_dir FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig(DataConfig):
+    """Batches of a dataset: how large, how many, and what is drawn for each.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range, with its name.
+    """
+
+    random_flip: bool = False
+    """Mirror each image with probability one half."""
+    dataloader_num_workers: int = 0
+    """Processes that read images; 0 reads them in the main process."""
+    dataset_on_device: Literal["auto", "always", "never"] = "auto"
+    """Read the images once and keep all of them where the models are; auto does so on a GPU if they
+    take at most 2 GiB and a quarter of its free memory, and the run is longer than an epoch."""
+
+    seed: int = 0
+    """Every random number of a step follows from this and the number of the step."""
+    train_batch_size: int = 16
+    """Images a forward pass on one device."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes an optimiser step."""
+    max_train_steps: int = 1000
+    """Optimiser steps."""
+    conditioning_dropout_prob: float = 0.0
+    """Probability that a sample's caption or class is left out, for teacher and student alike; the
+    student needs some for classifier-free guidance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "train_batch_size", "gradient_accumulation_steps", "max_train_steps")
+        at_least(0, self, "seed", "dataloader_num_workers")
+        between(0, 1, self, "conditioning_dropout_prob")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from liftplace.common.errors import UsageError
 from liftplace.data._checks import check_resolution, check_split
 from liftplace.data.grey import GreyImages, scale
-from liftplace.errors import UsageError
 
 NATIVE_RESOLUTION = 28
 TEST_EVERY = 5  # every fifth image is held out: 100 of each of the ten digits

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, open_dataset
 from liftplace.data.cache import CacheWriter
 from liftplace.data.config import EncodeConfig
 from liftplace.data.encoder import LATENTS, Encoder
-from liftplace.errors import UsageError
 from liftplace.families import family_of
-from liftplace.train.models import DTYPES, local_folder, read_model_config
+from liftplace.models.loading import DTYPES, local_folder, read_model_config
 
 
 def encode(config: EncodeConfig) -> None:

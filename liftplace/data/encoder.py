@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from torch import Tensor
 
+from liftplace.common.errors import UsageError
 from liftplace.data.cache import CachedLatents
 from liftplace.data.text import (
     UNREADABLE,
@@ -21,7 +22,6 @@ from liftplace.data.text import (
     one_line,
     pipeline_index,
 )
-from liftplace.errors import UsageError
 
 LATENTS = ("latent_mean", "latent_std")
 VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", "spiece.model")

@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from liftplace.common.errors import UsageError
 from liftplace.data._checks import check_resolution, check_split
 from liftplace.data.images import to_tensor
-from liftplace.errors import UsageError
 
 TABLES = frozenset({".parquet", ".arrow"})
 

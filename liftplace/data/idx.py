@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from liftplace.common.errors import UsageError
 from liftplace.data._checks import check_resolution, check_split
 from liftplace.data.grey import GreyImages, scale
-from liftplace.errors import UsageError
 
 FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"
 FASHION_CLASSES = (

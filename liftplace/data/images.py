@@ -10,9 +10,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from liftplace.common.errors import UsageError
 from liftplace.data._checks import SPLITS, check_resolution, check_split
 from liftplace.data.annotations import class_names, class_of, read_captions
-from liftplace.errors import UsageError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 

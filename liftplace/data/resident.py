@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 LARGEST = 2 * 2**30  # bytes
 SHARE_OF_FREE = 1 / 4  # of the device's memory: the models and their activations need the rest

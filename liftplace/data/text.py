@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 # What loading a part of a pipeline raises that is missing, damaged or of another class.
 UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from liftplace.analyze.maps import compute_maps, save_maps
+from liftplace.common.files import RESULTS, check_free, new_folder
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.demo.figures import save_losses, save_samples
@@ -17,11 +18,10 @@ from liftplace.demo.methods import LABELS, MAPPED, METHODS, TimedLearner, for_cp
 from liftplace.demo.report import announcement, collect, loading_lines, table, write_json
 from liftplace.demo.settings import FAST, FULL, DemoSettings
 from liftplace.demo.threads import choose_num_threads
-from liftplace.output import RESULTS, check_free, new_folder
+from liftplace.models.loading import LoadedModel, load_model, predict
+from liftplace.models.saving import save_pipeline
 from liftplace.train import metrics
 from liftplace.train.loop import TrainingInterrupted, fit
-from liftplace.train.models import LoadedModel, load_model, predict
-from liftplace.train.result import save_pipeline
 
 TEACHER = Path(__file__).parent / "teacher"
 

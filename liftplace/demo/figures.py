@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from liftplace.analyze.curves import running_mean
 from liftplace.demo.measure import Measured
 from liftplace.demo.methods import LABELS, METHODS
 from liftplace.demo.settings import DemoSettings
-from liftplace.evaluate.pictures import new_figure, save_labelled_rows
 from liftplace.evaluate.scores import Scores
+from liftplace.plots.images import new_figure, save_labelled_rows
+from liftplace.plots.smoothing import running_mean
 
 
 def save_samples(

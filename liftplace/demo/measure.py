@@ -12,8 +12,8 @@ from liftplace.evaluate.agreement import Agreement, agreement
 from liftplace.evaluate.features import Lite0Features, cached_features, extract_features
 from liftplace.evaluate.sampling import sample_images
 from liftplace.evaluate.scores import Scores, score
-from liftplace.students.report import count_macs, count_parameters
-from liftplace.train.process import NoiseProcess
+from liftplace.models.costs import count_macs, count_parameters
+from liftplace.models.noise import NoiseProcess
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from liftplace.analyze.colours import OKABE_ITO
 from liftplace.demo.settings import DemoSettings
-from liftplace.students.shrink import shrink
+from liftplace.models.shrink import shrink
+from liftplace.plots.colours import OKABE_ITO
 from liftplace.train.learner import Learner
 from liftplace.train.objective import Objective
 from liftplace.train.run_config import RunConfig

@@ -15,7 +15,7 @@ from liftplace.analyze.maps import Maps
 from liftplace.demo.measure import Measured, Referee
 from liftplace.demo.methods import LABELS, METHODS
 from liftplace.demo.settings import DemoSettings
-from liftplace.students.report import count_parameters
+from liftplace.models.costs import count_parameters
 
 PACKAGES = ("torch", "diffusers", "accelerate", "numpy", "mlxtend", "efficientnet-lite-pytorch")
 COLUMNS = (

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from liftplace.common.errors import UsageError
 from liftplace.data.text import one_line
-from liftplace.errors import UsageError
 from liftplace.evaluate.networks import hash_of_weights
 
 # Those of openai's models, for a folder without preprocessor_config.json.

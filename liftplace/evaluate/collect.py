@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from liftplace.errors import UsageError
+from liftplace.common.distributed import main_process_decides, start_processes
+from liftplace.common.errors import UsageError
 from liftplace.evaluate.features import write_whole
-from liftplace.processes import main_process_decides, start_processes
 
 # Samples a file; a part's noise comes from its number, so this is no setting. Eight processes have
 # one each of 1,000 samples.

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from liftplace.errors import UsageError
-from liftplace.settings import at_least, between, check_types, split_names
+from liftplace.common.errors import UsageError
+from liftplace.common.settings import at_least, between, check_types, split_names
 
 METRICS = ("fd", "fid", "kid", "is", "precision", "recall", "agreement", "clip")
 AGAINST_REAL = ("kid", "is", "precision", "recall")  # which need the features of real images

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from liftplace.errors import NonFiniteError
+from liftplace.common.errors import NonFiniteError
 from liftplace.evaluate.agreement import pair_differences
 from liftplace.evaluate.clip import ClipSimilarity
 from liftplace.evaluate.config import EvaluateConfig
 from liftplace.evaluate.features import extract_features
 from liftplace.evaluate.sampler import Sampler, in_turn, sampling_options
-from liftplace.train.models import LoadedModel, set_precision
+from liftplace.models.loading import LoadedModel, set_precision
 
 
 class Drawer:

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from liftplace import __version__
+from liftplace.common.distributed import device_of, start_processes
+from liftplace.common.errors import UsageError
 from liftplace.data import GreyImages
 from liftplace.data.encoder import Encoder
-from liftplace.errors import UsageError
 from liftplace.evaluate.clip import ClipSimilarity
 from liftplace.evaluate.collect import collect
 from liftplace.evaluate.config import EvaluateConfig
@@ -22,8 +23,7 @@ from liftplace.evaluate.reference import open_reference, real_features
 from liftplace.evaluate.sampler import Sampler
 from liftplace.evaluate.scores import Moments
 from liftplace.evaluate.statistics import Statistics, load_statistics, save_statistics
-from liftplace.processes import device_of, start_processes
-from liftplace.train.models import DTYPES, LoadedModel, check_pair, load_model
+from liftplace.models.loading import DTYPES, LoadedModel, check_pair, load_model
 
 RESULTS = "results.json"
 INTERVAL = "percentiles of the deviations of random halves, drawn without replacement"

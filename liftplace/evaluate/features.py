@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 INPUT_RESOLUTION = 64
 

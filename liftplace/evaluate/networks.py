@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.evaluate.features import Lite0Features
 
 LITE0, INCEPTION = "lite0", "inception"

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
+from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, load_dataset
-from liftplace.errors import UsageError
 from liftplace.evaluate.features import cached_features
 
 BATCH = 128  # images read, and looked up in the cache, at a time

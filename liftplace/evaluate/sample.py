@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from liftplace.errors import UsageError
-from liftplace.settings import at_least, check_types
+from liftplace.common.errors import UsageError
+from liftplace.common.settings import at_least, check_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,9 @@ def sample(config: SampleConfig) -> None:
         UsageError: no such model, or conditions that it does not take.
     """
     from liftplace.data.encoder import Encoder
-    from liftplace.evaluate.pictures import save_grid
     from liftplace.evaluate.sampler import Sampler, sampling_options
-    from liftplace.train.models import load_model
+    from liftplace.models.loading import load_model
+    from liftplace.plots.images import save_grid
 
     loaded = load_model(config.model)
     sampler = Sampler(loaded.process(), Encoder(loaded, config.resolution))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from liftplace.common.errors import UsageError
 from liftplace.data.encoder import Encoder
-from liftplace.errors import UsageError
 from liftplace.evaluate.sampling import sample_images
-from liftplace.train.process import NoiseProcess
+from liftplace.models.noise import NoiseProcess
 
 
 class Sampler:

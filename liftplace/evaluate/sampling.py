@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from liftplace.families import family_of_model
 from liftplace.families.family import Conditions
-from liftplace.train.models import predict
+from liftplace.models.loading import predict
 
 Answer = Callable[[nn.Module, Tensor, Tensor, Conditions], Tensor]
 

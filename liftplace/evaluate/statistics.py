@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.evaluate.features import write_whole
 from liftplace.evaluate.scores import Moments
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families.family import Family
 
 __all__ = ["Family", "families", "family_of", "family_of_model"]

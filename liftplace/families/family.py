@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families.spaces import Wiring
 
 Config = Mapping[str, Any]

@@ -1,6 +1,6 @@
 """What the transformer families share: blocks in a row, whole heads, how layers are wired."""
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families.family import Family
 from liftplace.families.spaces import Wiring
 

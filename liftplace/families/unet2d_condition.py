@@ -2,7 +2,7 @@
 
 import torch
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families.family import Family
 from liftplace.families.unet2d import unet_blocks
 from liftplace.families.unet_width import attended, narrow_unet

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families.norm_groups import least_channels
 
 TOLERANCE = 1 / 8  # how far a stage may be off the width that was asked for

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from liftplace.common.distributed import start_processes
+from liftplace.common.errors import UsageError
+from liftplace.common.seeds import derive_seed
 from liftplace.data import open_dataset
+from liftplace.data.batches import noisy_batches
+from liftplace.data.config import BatchConfig
 from liftplace.data.encoder import Encoder
-from liftplace.errors import UsageError
 from liftplace.families import Family
 from liftplace.families.norm_groups import student_groups
-from liftplace.processes import start_processes
+from liftplace.models.loading import LoadedModel, predict
+from liftplace.models.noise import NoisyBatch
 from liftplace.students import depth, importance
+from liftplace.students.config import PruneConfig
 from liftplace.students.drop_blocks import drop_blocks
-from liftplace.students.prune import PruneConfig
 from liftplace.students.width import inherit
-from liftplace.train.batches import noisy_batches
-from liftplace.train.models import LoadedModel, predict
-from liftplace.train.process import NoisyBatch
-from liftplace.train.randomness import derive_seed
-from liftplace.train.run_config import RunConfig
 
 
 def build_student(config: PruneConfig, teacher: LoadedModel) -> tuple[nn.Module, dict[str, str]]:
@@ -148,8 +148,8 @@ def _noisy_batches(config: PruneConfig, teacher: LoadedModel) -> Iterator[NoisyB
         config, encoder.resolution, labels=encoder.takes_labels, captions=encoder.takes_captions
     )
     encoder.check(dataset)
-    same = {field.name for field in fields(RunConfig)} & {field.name for field in fields(config)}
-    run = RunConfig(
+    same = {field.name for field in fields(BatchConfig)} & {field.name for field in fields(config)}
+    run = BatchConfig(
         **{name: getattr(config, name) for name in same}, max_train_steps=config.num_batches
     )
     batches = noisy_batches(dataset, encoder, teacher.process(), run, start_processes(), 0)

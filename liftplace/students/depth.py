@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families.family import Conditions, Family
 
 Inputs = tuple[Tensor, Tensor, Conditions]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import Family
 
 KINDS = ("bk-base", "bk-small", "bk-tiny")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 
 def magnitude(model: nn.Module) -> dict[str, Tensor]:

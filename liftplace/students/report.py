@@ -2,36 +2,14 @@
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
+from liftplace.common.text_table import text_table
 from liftplace.families import family_of_model
-from liftplace.students.norms import compare_norms
+from liftplace.models.costs import count_macs, count_parameters
+from liftplace.models.norms import compare_norms
 
-TOKENS = 77  # of text: a CLIP prompt
-LATENTS = 128  # height and width where a model has none of its own: 1024 pixels
 LARGEST_CHECK = 32  # height and width; a forward and backward of the whole size may not fit
-
-
-def count_parameters(model: nn.Module) -> int:
-    return sum(weight.numel() for weight in model.parameters())
-
-
-def count_macs(model: nn.Module) -> int:
-    """Multiply-accumulates of one forward pass of one image or latent: convolutions and matrix
-    products, attention included. Nothing is computed, and no memory taken.
-
-    The size is the model's own, or 128 x 128 latents where it has none; text has 77 tokens.
-    """
-    family = family_of_model(model)
-    size = family.sample_size(model.config) or LATENTS
-    blank = family.skeleton(model.config).eval()
-    with torch.device("meta"):
-        inputs = family.example(model.config, size=size, tokens=TOKENS)
-    # Counted there, because attention is one operation without a formula on a CPU.
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        family.predict(blank, *inputs)
-    return counter.get_total_flops() // 2
 
 
 def compare(student: nn.Module, teacher: nn.Module) -> str:
@@ -44,12 +22,7 @@ def compare(student: nn.Module, teacher: nn.Module) -> str:
     rows = [("", "teacher", "student", "share")]
     for name, (theirs, ours) in counts.items():
         rows.append((name, f"{theirs:,}", f"{ours:,}", f"{ours / theirs:.1%}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        f"{row[0]:<{widths[0]}}"
-        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
+    lines = [text_table(rows)]
     norms = compare_norms(student, teacher)
     return "\n".join(lines if norms is None else [*lines, f"norm groups {norms}"])
 

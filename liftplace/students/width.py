@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import Family
 from liftplace.families.spaces import Wiring
 

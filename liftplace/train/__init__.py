@@ -3,17 +3,17 @@
 from importlib import import_module
 
 _HOME = {
-    "CheckpointError": "checkpoint",
-    "DistillConfig": "config",
-    "Learner": "learner",
-    "NoiseProcess": "process",
-    "NonFiniteError": "watch",
-    "Objective": "objective",
-    "TrainConfig": "config",
-    "TrainingInterrupted": "loop",
-    "distill": "recipes",
-    "fit": "loop",
-    "train": "recipes",
+    "CheckpointError": ".checkpoint",
+    "DistillConfig": ".config",
+    "Learner": ".learner",
+    "NoiseProcess": "..models.noise",
+    "NonFiniteError": ".watch",
+    "Objective": ".objective",
+    "TrainConfig": ".config",
+    "TrainingInterrupted": ".loop",
+    "distill": ".commands",
+    "fit": ".loop",
+    "train": ".commands",
 }
 __all__ = sorted(_HOME)
 
@@ -22,4 +22,4 @@ def __getattr__(name: str):
     """Imports on first use: reading a configuration should not wait for diffusers."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(_HOME[name], __name__), name)

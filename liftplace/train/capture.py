@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 WARM_UPS = 3  # libraries choose algorithms and allocate workspaces at first calls
 

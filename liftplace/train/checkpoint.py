@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train.learner import Learner, whole
 
 STATE = "state.json"

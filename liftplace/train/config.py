@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from liftplace.errors import UsageError
-from liftplace.settings import at_least, between, read_yaml
+from liftplace.common.errors import UsageError
+from liftplace.common.settings import at_least, between, read_yaml
 from liftplace.train.presets import preset_file
 from liftplace.train.run_config import RunConfig
 

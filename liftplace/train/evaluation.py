@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from liftplace.common.distributed import device_of, main_process_decides
+from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, load_dataset
-from liftplace.errors import UsageError
 from liftplace.evaluate.collect import PART, seed_of_part
 from liftplace.evaluate.features import extract_features
 from liftplace.evaluate.judge import Judge, Score
 from liftplace.evaluate.networks import load_network
 from liftplace.evaluate.reference import real_features
 from liftplace.evaluate.sampler import Sampler
-from liftplace.processes import device_of, main_process_decides
-from liftplace.train.best import Best
+from liftplace.train.best_model import Best
 from liftplace.train.learner import Learner
 from liftplace.train.run_config import RunConfig
 

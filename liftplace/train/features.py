@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import family_of_model
 from liftplace.families.family import Conditions, split_variance
 

@@ -10,14 +10,14 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from liftplace.errors import NonFiniteError, UsageError
+from liftplace.common.errors import NonFiniteError, UsageError
+from liftplace.models.noise import NoiseProcess, NoisyBatch
+from liftplace.models.saving import save_pipeline
 from liftplace.train.capture import check_capture
 from liftplace.train.features import NOTHING, Answer, FeatureMatch, Trainee
 from liftplace.train.objective import Objective
 from liftplace.train.optimizer import fuse, new_average, new_optimizer, new_schedule
-from liftplace.train.process import NoiseProcess, NoisyBatch
 from liftplace.train.recorded import RecordedGradient
-from liftplace.train.result import save_pipeline
 from liftplace.train.run_config import RunConfig
 from liftplace.train.shares import gradient_shares
 from liftplace.train.space import SpaceWeight

@@ -12,16 +12,16 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from liftplace.common.errors import NonFiniteError, UsageError
+from liftplace.data.batches import effective_batch, noisy_batches
 from liftplace.data.encoder import Encoder
-from liftplace.errors import NonFiniteError, UsageError
 from liftplace.evaluate.sampler import Sampler
+from liftplace.models.loading import DTYPES
+from liftplace.models.noise import NoiseProcess
 from liftplace.train import metrics
-from liftplace.train.batches import effective_batch, noisy_batches
 from liftplace.train.checkpoint import Checkpoints
 from liftplace.train.interrupt import Interrupt
 from liftplace.train.learner import Learner
-from liftplace.train.models import DTYPES
-from liftplace.train.process import NoiseProcess
 from liftplace.train.run_config import RunConfig
 from liftplace.train.run_folder import check_output_dir, check_same_run, claim_output_dir
 from liftplace.train.step import train_step
@@ -269,7 +269,7 @@ def _report(
 
 def _picture(learners: list[Learner], sampler: Sampler, config: RunConfig, step: int) -> None:
     """Samples of every learner, by the main process; all processes call this."""
-    from liftplace.evaluate.pictures import save_grid  # matplotlib
+    from liftplace.plots.images import save_grid  # matplotlib
 
     folder = Path(config.output_dir) / "samples"
     for learner in learners:

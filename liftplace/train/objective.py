@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from liftplace import lift_loss, place_loss
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train.features import feature_loss
 
 HUBER = 0.1  # where the pull of that norm begins to fade

@@ -8,7 +8,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train.run_config import RunConfig
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 

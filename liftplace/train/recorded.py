@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from liftplace.models.noise import NoisyBatch
 from liftplace.train.capture import Captured
 from liftplace.train.features import Answer
-from liftplace.train.process import NoisyBatch
 
 
 class RecordedGradient:

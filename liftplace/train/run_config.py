@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from liftplace.data.config import DataConfig
-from liftplace.errors import UsageError
-from liftplace.settings import at_least, between, split_names
+from liftplace.common.errors import UsageError
+from liftplace.common.settings import at_least, between, split_names
+from liftplace.data.config import BatchConfig
 
 EVALUATION_METRICS = ("fd", "kid", "is", "precision", "recall")
 
@@ -26,7 +26,7 @@ MAY_CHANGE_ON_RESUME = frozenset({
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(DataConfig):
+class RunConfig(BatchConfig):
     """What every training run has. Names are those of the diffusers training scripts.
 
     Raises:
@@ -39,28 +39,9 @@ class RunConfig(DataConfig):
     output_dir: str = ""
     """Folder of the run: new or empty, or that of the run to resume."""
 
-    random_flip: bool = False
-    """Mirror each image with probability one half."""
-    dataloader_num_workers: int = 0
-    """Processes that read images; 0 reads them in the main process."""
-    dataset_on_device: Literal["auto", "always", "never"] = "auto"
-    """Read the images once and keep all of them where the models are; auto does so on a GPU if they
-    take at most 2 GiB and a quarter of its free memory, and the run is longer than an epoch."""
-
-    seed: int = 0
-    """Every random number of a step follows from this and the number of the step."""
-    train_batch_size: int = 16
-    """Images a forward pass on one device."""
-    gradient_accumulation_steps: int = 1
-    """Forward passes an optimiser step."""
-    max_train_steps: int = 1000
-    """Optimiser steps."""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     """By default what accelerate launch or ACCELERATE_MIXED_PRECISION says, no without them."""
 
-    conditioning_dropout_prob: float = 0.0
-    """Probability that a sample's caption or class is left out, for teacher and student alike; the
-    student needs some for classifier-free guidance."""
     snr_gamma: float | None = None
     """Min-SNR weighting of the task loss, 5 is usual; for diffusion processes."""
     weighting_scheme: Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"] | None = None
@@ -154,15 +135,13 @@ class RunConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, self, "train_batch_size", "gradient_accumulation_steps", "max_train_steps",
-                  "logging_steps", "num_validation_images", "num_inference_steps",
+        at_least(1, self, "logging_steps", "num_validation_images", "num_inference_steps",
                   "checkpoints_total_limit")  # fmt: skip
         at_least(8, self, "num_evaluation_samples")  # nearest neighbours, and variances
-        at_least(0, self, "seed", "dataloader_num_workers", "lr_warmup_steps", "max_grad_norm",
+        at_least(0, self, "lr_warmup_steps", "max_grad_norm",
                   "adam_weight_decay", "lr_min", "checkpointing_steps",
                   "validation_steps", "gradient_share_steps", "evaluation_steps")  # fmt: skip
-        between(0, 1, self, "adam_beta1", "adam_beta2", "ema_max_decay", "ema_min_decay",
-                 "conditioning_dropout_prob")  # fmt: skip
+        between(0, 1, self, "adam_beta1", "adam_beta2", "ema_max_decay", "ema_min_decay")
         for name in ("learning_rate", "adam_epsilon", "ema_inv_gamma", "ema_power", "snr_gamma",
                      "logit_std"):  # fmt: skip
             value = getattr(self, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from liftplace import __version__
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train.run_config import MAY_CHANGE_ON_RESUME, RunConfig
 
 RECORD = "run.json"

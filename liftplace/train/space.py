@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from liftplace.errors import UsageError
-from liftplace.train.process import FLOW, NoiseProcess, NoisyBatch
+from liftplace.common.errors import UsageError
+from liftplace.models.noise import FLOW, NoiseProcess, NoisyBatch
 
 
 class SpaceWeight:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from liftplace.common.seeds import derive_seed
+from liftplace.models.noise import NoisyBatch
 from liftplace.train.learner import Learner
-from liftplace.train.process import NoisyBatch
-from liftplace.train.randomness import derive_seed
 from liftplace.train.run_config import RunConfig
 from liftplace.train.teacher import Teacher
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from liftplace.models.loading import set_precision
+from liftplace.models.noise import NoisyBatch
 from liftplace.train.capture import Captured
 from liftplace.train.features import Answer, Observed
-from liftplace.train.models import set_precision
-from liftplace.train.process import NoisyBatch
 
 
 class Teacher:

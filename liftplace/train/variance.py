@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr
 
-from liftplace.errors import UsageError
-from liftplace.train.process import FLOW, NoiseProcess, NoisyBatch
+from liftplace.common.errors import UsageError
+from liftplace.models.noise import FLOW, NoiseProcess, NoisyBatch
 
 HALF_BIN = 1 / 255  # of an 8-bit image in [-1, 1]
 

@@ -4,7 +4,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from liftplace.errors import NonFiniteError
+from liftplace.common.errors import NonFiniteError
 
 # In the order in which a non-finite one is blamed: parts before what is made of them.
 WATCHED = (

@@ -6,7 +6,7 @@ from liftplace.analyze.analysis import Advice, Analysis, Carried, Errors, Sample
 from liftplace.analyze.maps import Maps
 from liftplace.analyze.shares import carry
 from liftplace.evaluate.judge import Score
-from liftplace.students.norms import Norms
+from liftplace.models.norms import Norms
 
 NARROW = Norms(groups=8, channels=1, forgetting=17, last_forgets=True, count=23)
 WIDE = Norms(groups=2, channels=4, forgetting=0, last_forgets=False, count=23)

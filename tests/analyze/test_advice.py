@@ -8,8 +8,8 @@ from liftplace.analyze.advice import LARGE_COARSE, advise
 from liftplace.analyze.carried import carried
 from liftplace.analyze.errors import measure_errors, spread_timesteps
 from liftplace.analyze.shares import carry, coarse_share, half
-from liftplace.students.shrink import shrink
-from liftplace.train.models import load_model
+from liftplace.models.loading import load_model
+from liftplace.models.shrink import shrink
 from tests.analyze.analyses import carried_of, errors_of
 from tests.families.tiny import tiny_model
 from tests.train.tiny import tiny_unet

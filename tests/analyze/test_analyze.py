@@ -6,12 +6,12 @@ import torch
 
 from liftplace.analyze import analyze, sampled
 from liftplace.analyze.config import AnalyzeConfig
+from liftplace.common.errors import NonFiniteError, UsageError
 from liftplace.data.config import EncodeConfig
 from liftplace.data.encode import encode
-from liftplace.errors import NonFiniteError, UsageError
 from liftplace.evaluate import collect
-from liftplace.train.models import load_model
-from liftplace.train.result import save_pipeline
+from liftplace.models.loading import load_model
+from liftplace.models.saving import save_pipeline
 from tests.data.pictures import save_captions, save_images
 from tests.families.pipelines import tiny_pipeline
 from tests.train.tiny import process, tiny_unet

@@ -3,7 +3,7 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from liftplace.analyze.carried import carried, carried_by
-from liftplace.train.process import NoiseProcess
+from liftplace.models.noise import NoiseProcess
 
 SHAPE = (1, 1, 2, 2)
 SIZE = 1.0  # of the error; all of it is linear

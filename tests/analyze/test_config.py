@@ -2,7 +2,7 @@ import pytest
 
 from liftplace.analyze.config import AnalyzeConfig
 from liftplace.cli import _parse
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 GIVEN = {"teacher": "t", "student": ("a",), "data": "digits", "output_dir": "out"}
 

@@ -8,8 +8,8 @@ from liftplace.analyze.correct import corrected_by, regress
 from liftplace.data.encoder import Encoder
 from liftplace.evaluate.sampler import Sampler
 from liftplace.evaluate.sampling import answer, sample_images
-from liftplace.train.models import load_model
-from liftplace.train.process import NoiseProcess
+from liftplace.models.loading import load_model
+from liftplace.models.noise import NoiseProcess
 from tests.families.pipelines import tiny_pipeline
 from tests.train.tiny import tiny_unet
 

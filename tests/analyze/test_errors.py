@@ -6,12 +6,12 @@ import torch
 
 from liftplace import lift_loss, place_loss
 from liftplace.analyze.errors import identity_gap, measure_errors, spread_timesteps
-from liftplace.errors import NonFiniteError
+from liftplace.common.errors import NonFiniteError
 from liftplace.evaluate.sampling import initial_noise
 from liftplace.families import family_of_model
-from liftplace.students.shrink import shrink
-from liftplace.train.models import predict
-from liftplace.train.process import NoiseProcess
+from liftplace.models.loading import predict
+from liftplace.models.noise import NoiseProcess
+from liftplace.models.shrink import shrink
 from tests.families.tiny import TINY, tiny_model
 from tests.train.tiny import tiny_unet
 

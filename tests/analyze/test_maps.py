@@ -8,9 +8,9 @@ from PIL import Image
 
 from liftplace import linear_fit
 from liftplace.analyze.maps import compute_maps, save_maps
-from liftplace.students.shrink import shrink
-from liftplace.train.models import predict
-from liftplace.train.process import NoiseProcess
+from liftplace.models.loading import predict
+from liftplace.models.noise import NoiseProcess
+from liftplace.models.shrink import shrink
 from tests.families.tiny import tiny_model
 from tests.train.tiny import tiny_unet
 

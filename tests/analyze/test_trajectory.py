@@ -9,8 +9,8 @@ from liftplace.analyze.correct import corrected_with, trajectory_fit
 from liftplace.analyze.trajectory import Moments
 from liftplace.evaluate.sampling import answer, initial_noise, sample_images
 from liftplace.families import family_of_model
-from liftplace.students.shrink import shrink
-from liftplace.train.process import NoiseProcess
+from liftplace.models.noise import NoiseProcess
+from liftplace.models.shrink import shrink
 from tests.analyze.test_correct import INTERCEPTS, SLOPES, affine_student
 from tests.families.tiny import tiny_model
 from tests.train.tiny import tiny_unet

@@ -14,12 +14,12 @@ from diffusers.models.embeddings import Timesteps
 from torch import nn
 
 from liftplace.cli import main
+from liftplace.common.settings import read_yaml
 from liftplace.data import idx
-from liftplace.settings import read_yaml
-from liftplace.students.report import count_macs, count_parameters
+from liftplace.models.costs import count_macs, count_parameters
+from liftplace.models.loading import read_model_config
+from liftplace.models.saving import save_pipeline
 from liftplace.train import DistillConfig
-from liftplace.train.models import read_model_config
-from liftplace.train.result import save_pipeline
 from tests.data.pictures import save_images
 from tests.data.test_idx import write
 from tests.train.tiny import process

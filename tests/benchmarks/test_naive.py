@@ -64,8 +64,8 @@ def test_a_training_run_sees_the_same_loss_and_gradient_at_every_step(loss):
     """Ours and the authors' formulation on one trajectory: the students that a run really has."""
     pytest.importorskip("diffusers")
     from liftplace.data import Digits
-    from liftplace.train.models import predict
-    from liftplace.train.process import NoiseProcess
+    from liftplace.models.loading import predict
+    from liftplace.models.noise import NoiseProcess
     from tests.train.tiny import tiny_unet
 
     ours = {"place": place_loss, "lift": lift_loss}[loss]

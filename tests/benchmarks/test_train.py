@@ -5,7 +5,7 @@ import torch
 
 from benchmarks import results, train
 from benchmarks.__main__ import STUDENTS, TRAIN_MODES, main, parse
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 
 TINY = ["train", "--students", "2.9 %", "--train_batch_size", "2", "--steps", "1"]
 

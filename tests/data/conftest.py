@@ -3,7 +3,7 @@ from functools import cache
 import pytest
 
 from liftplace.data.encoder import Encoder
-from liftplace.train.models import load_model
+from liftplace.models.loading import load_model
 from tests.families.pipelines import tiny_pipeline
 
 

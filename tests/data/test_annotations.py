@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from liftplace.common.errors import UsageError
 from liftplace.data import load_dataset
-from liftplace.errors import UsageError
 from tests.data.pictures import save_captions, save_images
 
 

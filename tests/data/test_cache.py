@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, load_dataset
 from liftplace.data.cache import INDEX, CacheWriter
-from liftplace.errors import UsageError
 
 FINGERPRINT = {"vae": "of the VAE", "text": "of the text encoders"}
 

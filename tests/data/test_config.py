@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
+from liftplace.common.errors import UsageError
 from liftplace.data.config import EncodeConfig
-from liftplace.errors import UsageError
 
 COMPLETE = {
     "pretrained_teacher_name_or_path": "teacher", "output_dir": "cache", "train_data_dir": "images",

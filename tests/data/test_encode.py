@@ -5,12 +5,12 @@ import torch
 from torch.utils.data import default_collate
 
 from liftplace.cli import main
+from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, load_dataset
 from liftplace.data.config import EncodeConfig
 from liftplace.data.encode import encode
 from liftplace.data.encoder import Encoder
-from liftplace.errors import UsageError
-from liftplace.train.models import load_model
+from liftplace.models.loading import load_model
 from tests.data.pictures import save_captions, save_images
 from tests.families.pipelines import tiny_pipeline
 

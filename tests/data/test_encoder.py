@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from liftplace.common.errors import UsageError
 from liftplace.data.encoder import Encoder
-from liftplace.errors import UsageError
-from liftplace.train.models import load_model
+from liftplace.models.loading import load_model
 from tests.families.pipelines import PIPELINES, tiny_pipeline
 
 TEXT = [name for name in PIPELINES if name not in ("UNet2DModel", "DiTTransformer2DModel")]

@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
+from liftplace.common.errors import UsageError
 from liftplace.data import HubImages, load_dataset
-from liftplace.errors import UsageError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 COLUMNS = {

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from liftplace.common.errors import UsageError
 from liftplace.data import IdxImages, idx, load_dataset
-from liftplace.errors import UsageError
 
 SIZE = 28
 

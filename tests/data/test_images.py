@@ -2,8 +2,8 @@ import pytest
 import torch
 from PIL import Image
 
+from liftplace.common.errors import UsageError
 from liftplace.data import ImageFolder, load_dataset
-from liftplace.errors import UsageError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from liftplace.common.errors import UsageError
 from liftplace.data import load_dataset
 from liftplace.data.resident import LARGEST, read_whole, resides, size_of
-from liftplace.errors import UsageError
 from tests.data.pictures import save_images
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

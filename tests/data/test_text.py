@@ -4,8 +4,8 @@ import sys
 import pytest
 import torch
 
+from liftplace.common.errors import UsageError
 from liftplace.data.text import load_text, move_text_encoders
-from liftplace.errors import UsageError
 
 
 def test_only_tokenizers_and_text_encoders_are_loaded(pipelines):

@@ -8,9 +8,9 @@ import torch
 from diffusers import DDPMPipeline
 from PIL import Image
 
+from liftplace.common.errors import UsageError
 from liftplace.demo import experiment
 from liftplace.demo.settings import DemoSettings
-from liftplace.errors import UsageError
 from liftplace.train.metrics import read_metrics
 
 TINY = DemoSettings(

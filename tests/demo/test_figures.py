@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from liftplace.analyze.curves import running_mean
 from liftplace.demo import figures
 from liftplace.demo.measure import Measured
 from liftplace.demo.settings import DemoSettings
 from liftplace.evaluate.agreement import Agreement
 from liftplace.evaluate.scores import Scores
+from liftplace.plots.smoothing import running_mean
 
 NAMES = ("none", "mse", "lift", "place")
 

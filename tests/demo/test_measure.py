@@ -4,7 +4,7 @@ import torch
 from liftplace.data import load_dataset
 from liftplace.demo.measure import Referee, measure, spread
 from liftplace.demo.settings import DemoSettings
-from liftplace.train.process import NoiseProcess
+from liftplace.models.noise import NoiseProcess
 from tests.train.tiny import tiny_unet
 
 

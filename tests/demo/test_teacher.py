@@ -10,9 +10,9 @@ import pytest
 
 import liftplace.demo
 from liftplace.cli import main
-from liftplace.students.report import count_parameters
-from liftplace.train import recipes
-from liftplace.train.models import load_model
+from liftplace.models.costs import count_parameters
+from liftplace.models.loading import load_model
+from liftplace.train import commands
 
 TEACHER = Path(liftplace.demo.__file__).parent / "teacher"
 WEIGHTS = TEACHER / "unet" / "diffusion_pytorch_model.safetensors"
@@ -27,7 +27,7 @@ def test_weights_are_those_of_the_readme_and_small():
 
 def test_the_command_makes_this_architecture_and_process(monkeypatch):
     configs = []
-    monkeypatch.setattr(recipes, "train", configs.append)
+    monkeypatch.setattr(commands, "train", configs.append)
     command = shlex.split(re.search(r"^liftplace (train .*)$", README, re.MULTILINE)[1])
     with pytest.raises(SystemExit) as end:
         main(command)
@@ -35,10 +35,10 @@ def test_the_command_makes_this_architecture_and_process(monkeypatch):
     (config,) = configs
     loaded = load_model(TEACHER)
     shipped = loaded.model
-    made = recipes._new_model(config, loaded.family, None, 1, config.resolution)
+    made = commands._new_model(config, loaded.family, None, 1, config.resolution)
     assert _described(made) == _described(shipped)
     assert f"{count_parameters(shipped):,} parameters" in README
-    process = recipes.NoiseProcess.new(
+    process = commands.NoiseProcess.new(
         config.prediction_type, config.ddpm_num_steps, config.ddpm_beta_schedule
     )
     assert _described(process.scheduler) == _described(loaded.process().scheduler)

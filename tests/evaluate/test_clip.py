@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.evaluate.clip import ClipSimilarity
 from tests.evaluate.tiny_clip import DEVIATION, MEAN, tiny_clip
 from tests.families.pipelines import clip_tokenizer

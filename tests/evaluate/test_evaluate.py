@@ -6,15 +6,15 @@ import scipy.linalg
 import torch
 from safetensors.torch import load_file
 
-from liftplace.errors import NonFiniteError, UsageError
+from liftplace.common.errors import NonFiniteError, UsageError
 from liftplace.evaluate import collect, evaluate
 from liftplace.evaluate.clip import ClipSimilarity
 from liftplace.evaluate.config import EvaluateConfig
 from liftplace.evaluate.draw import Drawer
 from liftplace.evaluate.evaluate import table
 from liftplace.evaluate.sampler import Sampler
-from liftplace.train.models import load_model
-from liftplace.train.result import save_pipeline
+from liftplace.models.loading import load_model
+from liftplace.models.saving import save_pipeline
 from tests.evaluate.tiny_clip import tiny_clip
 from tests.families.pipelines import tiny_pipeline
 from tests.train.tiny import process, tiny_unet

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.evaluate import networks
 from liftplace.evaluate.features import cached_features, extract_features
 from liftplace.evaluate.networks import load_network

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from liftplace.common.errors import UsageError
 from liftplace.data import load_dataset
-from liftplace.errors import UsageError
 from liftplace.evaluate.reference import open_reference, real_features
 
 

@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 
+from liftplace.common.errors import UsageError
 from liftplace.data.encoder import Encoder
-from liftplace.errors import UsageError
 from liftplace.evaluate.sampler import Sampler
-from liftplace.train.models import load_model
+from liftplace.models.loading import load_model
 from tests.families.pipelines import tiny_pipeline
 
 RUN = {"num_samples": 3, "num_inference_steps": 2, "description": None}

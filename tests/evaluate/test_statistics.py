@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.evaluate.scores import Moments
 from liftplace.evaluate.statistics import load_statistics, save_statistics
 

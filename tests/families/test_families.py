@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import families, family_of, family_of_model
 from liftplace.families.family import split_variance
 from tests.families.tiny import TINY, tiny_model

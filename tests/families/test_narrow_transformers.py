@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import families, family_of_model
 from liftplace.families.transformer import position_code_channels
 from liftplace.students.importance import magnitude, taylor

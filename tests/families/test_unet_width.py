@@ -2,7 +2,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import families
 from liftplace.students.width import sliced
 from tests.families.tiny import TINY

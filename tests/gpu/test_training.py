@@ -6,8 +6,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from liftplace.data import load_dataset
+from liftplace.data.batches import noisy_batches
 from liftplace.train import Learner, NoiseProcess, Objective, fit
-from liftplace.train.batches import noisy_batches
 from liftplace.train.features import NOTHING, choose_pairs, match_features
 from liftplace.train.metrics import read_metrics
 from liftplace.train.step import train_step

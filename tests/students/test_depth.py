@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import family_of_model
 from liftplace.students.depth import (
     even_layers,

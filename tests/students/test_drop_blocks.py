@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import families
 from liftplace.students.drop_blocks import drop_blocks
 from tests.families.tiny import tiny_model

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.students.importance import magnitude, taylor
 
 

@@ -7,10 +7,11 @@ from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 
 from liftplace import __version__
 from liftplace.cli import main
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import families
-from liftplace.students.prune import PruneConfig, prune
-from liftplace.train.models import load_model
+from liftplace.models.loading import load_model
+from liftplace.students.config import PruneConfig
+from liftplace.students.prune import prune
 from tests.data.pictures import save_images
 from tests.families.pipelines import tiny_pipeline
 from tests.families.tiny import tiny_model

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import families
 from liftplace.students.importance import magnitude, taylor
 from liftplace.students.width import inherit, narrow, sliced

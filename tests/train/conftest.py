@@ -2,7 +2,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from liftplace.data import load_dataset
-from liftplace.train.result import save_pipeline
+from liftplace.models.saving import save_pipeline
 from tests.train.tiny import RESOLUTION, process, tiny_unet
 
 

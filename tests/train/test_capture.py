@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train import capture
 from liftplace.train.capture import Captured, check_capture
 from tests.train import recording

@@ -5,7 +5,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train import CheckpointError
 from liftplace.train import checkpoint as checkpoint_module
 from liftplace.train.checkpoint import STATE, Checkpoints

@@ -1,6 +1,6 @@
 import pytest
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train import DistillConfig
 
 

@@ -7,8 +7,8 @@ import torch
 from accelerate import Accelerator
 
 from liftplace.cli import main
+from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, load_dataset
-from liftplace.errors import UsageError
 from liftplace.evaluate.sampler import Sampler
 from liftplace.train.evaluation import Evaluation, Examiner
 from liftplace.train.metrics import read_metrics

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.families import families
 from liftplace.train.features import (
     Observed,

@@ -6,10 +6,10 @@ import torch
 from accelerate import Accelerator
 
 from liftplace.families import families
+from liftplace.models.loading import load_model, predict
 from liftplace.train import Learner, NonFiniteError, Objective
 from liftplace.train.checkpoint import Checkpoints
 from liftplace.train.features import NOTHING, Answer, choose_pairs, match_features
-from liftplace.train.models import load_model, predict
 from liftplace.train.teacher import Teacher
 from liftplace.train.variance import VariationalTerm
 from tests.families.tiny import tiny_model

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train import CheckpointError, TrainingInterrupted, fit
 from liftplace.train import checkpoint as checkpoint_module
 from liftplace.train.metrics import read_metrics

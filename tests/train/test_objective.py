@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from liftplace import lift_loss, place_loss
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train import Objective
 from liftplace.train.features import feature_loss
 from liftplace.train.objective import HUBER, moment_loss, ramp

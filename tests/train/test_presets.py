@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from liftplace.cli import _parse
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train import DistillConfig, TrainConfig
+from liftplace.train.commands import objective_of
 from liftplace.train.presets import preset_file, preset_files
-from liftplace.train.recipes import objective_of
 
 NAMES = ["ddpm", "dit", "sd"]
 

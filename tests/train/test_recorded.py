@@ -5,8 +5,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from liftplace.data.batches import noisy_batches
 from liftplace.train import Learner, NoiseProcess, Objective
-from liftplace.train.batches import noisy_batches
 from liftplace.train.features import NOTHING, choose_pairs, match_features
 from liftplace.train.step import train_step
 from liftplace.train.teacher import Teacher

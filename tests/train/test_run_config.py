@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train import DistillConfig, TrainConfig
 from liftplace.train.run_config import MAY_CHANGE_ON_RESUME, RunConfig
 

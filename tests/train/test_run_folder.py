@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from liftplace.errors import UsageError
-from liftplace.settings import read_yaml
+from liftplace.common.errors import UsageError
+from liftplace.common.settings import read_yaml
 from liftplace.train.config import DistillConfig
 from liftplace.train.run_folder import (
     RECORD,

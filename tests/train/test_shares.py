@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from liftplace import place_loss
-from liftplace.train.models import predict
+from liftplace.models.loading import predict
 from liftplace.train.shares import gradient_shares
 from liftplace.train.teacher import Teacher
 from tests.train.tiny import assert_same_weights, config_for, learner_for, process, tiny_unet

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train import NoiseProcess
 from liftplace.train.space import SpaceWeight
 

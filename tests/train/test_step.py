@@ -7,11 +7,11 @@ import torch
 from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from liftplace.data.batches import noisy_batches
+from liftplace.models.noise import Timesteps
 from liftplace.train import Learner, NoiseProcess, Objective
-from liftplace.train.batches import noisy_batches
 from liftplace.train.features import choose_pairs, match_features
 from liftplace.train.optimizer import fuse
-from liftplace.train.process import Timesteps
 from liftplace.train.step import train_step
 from liftplace.train.teacher import Teacher
 from tests.train.tiny import config_for, encoder, tiny_unet

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from liftplace.families import families
-from liftplace.train.process import NoisyBatch
+from liftplace.models.noise import NoisyBatch
 from liftplace.train.teacher import Teacher
 from tests.families.tiny import tiny_model
 

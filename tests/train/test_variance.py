@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from liftplace.errors import UsageError
-from liftplace.train.process import NoiseProcess
+from liftplace.common.errors import UsageError
+from liftplace.models.noise import NoiseProcess
 from liftplace.train.variance import VariationalTerm
 
 KINDS = ["epsilon", "sample", "v_prediction"]

@@ -8,8 +8,8 @@ from diffusers import UNet2DModel
 from torch.utils.data import Dataset
 
 from liftplace.data.encoder import Encoder
+from liftplace.models.loading import LoadedModel
 from liftplace.train import DistillConfig, Learner, NoiseProcess, Objective, fit
-from liftplace.train.models import LoadedModel
 
 RESOLUTION = 8
 IMAGES_A_STEP = 8  # of `config_for`

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.study.grid import RATES, SEARCH_SEED, Cell, Study, rates_to_search
 from benchmarks.study.studies import STUDIES
-from liftplace.errors import UsageError
+from liftplace.common.errors import UsageError
 from liftplace.train import DistillConfig
 
 STUDY = Study(

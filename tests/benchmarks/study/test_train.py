@@ -16,11 +16,11 @@ from benchmarks.study.grid import Cell, Study
 from benchmarks.study.rows import COLUMNS, StudyFiles
 from benchmarks.study.studies import DIGITS, STUDIES, TEACHERS
 from benchmarks.study.train import _judge, of_training, save_picture, spikes, train
+from liftplace.common.errors import UsageError
 from liftplace.demo.experiment import TEACHER
-from liftplace.errors import UsageError
-from liftplace.students.shrink import shrink
-from liftplace.train.models import load_model
-from liftplace.train.result import save_pipeline
+from liftplace.models.loading import load_model
+from liftplace.models.saving import save_pipeline
+from liftplace.models.shrink import shrink
 from tests.train.tiny import process, tiny_unet
 
 FEW = {"num_samples": 16, "num_inference_steps": 2, "num_error_images": 4, "num_timesteps": 2}

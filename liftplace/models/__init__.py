@@ -1,0 +1,1 @@
+"""Models in folders and in memory, and the noise process that they were trained with."""

@@ -1,0 +1,161 @@
+"""Models from folders and from the Hub, and whether two of them can be compared."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from liftplace.common.errors import UsageError
+from liftplace.families import Family, family_of, family_of_model
+from liftplace.families.family import Conditions, split_variance
+from liftplace.models.noise import STANDARD, NoiseProcess, Timesteps
+
+DEFAULT_SCHEDULER = {"_class_name": "DDPMScheduler"}  # with diffusers' own defaults
+COMPONENTS = ("unet", "transformer")  # what a pipeline calls the model that denoises
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}  # mixed_precision
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # tokenizers have the last two
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model and what its folder says about its noise process."""
+
+    model: nn.Module
+    scheduler: dict | None  # scheduler_config.json; None where the folder has none
+    folder: str
+
+    @property
+    def family(self) -> Family:
+        return family_of_model(self.model)
+
+    def process(self, timesteps: Timesteps = STANDARD) -> NoiseProcess:
+        """The noise process it was trained with; says so where that has to be guessed."""
+        if self.scheduler is None:
+            print(f"{self.folder} has no scheduler: taking DDPMScheduler with its defaults")
+        return NoiseProcess(self.scheduler or DEFAULT_SCHEDULER, timesteps)
+
+
+def load_model(name_or_path: str | Path) -> LoadedModel:
+    """A model of any family from a pipeline's folder (unet/ or transformer/, scheduler/), from the
+    folder of the model alone, or by its name on the Hugging Face Hub. Reads safetensors and JSON
+    only.
+
+    Raises:
+        UsageError: no such folder, a class of model without a family, or files that cannot be read.
+    """
+    folder = local_folder(name_or_path)
+    place = _component_folder(folder)
+    config = _read_json(place / "config.json")
+    family = family_of(config, place)
+    if not any(place.glob("*.safetensors")):
+        raise UsageError(f"{place} has no weights: need diffusion_pytorch_model.safetensors")
+    try:
+        model, keys = family.model_class.from_pretrained(
+            place, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"cannot load the model in {place}: {reason}") from error
+    if keys["missing_keys"]:
+        raise UsageError(
+            f"{place} has a damaged model: no weights {', '.join(sorted(keys['missing_keys']))}"
+        )
+    return LoadedModel(model, _scheduler_config(folder), str(folder))
+
+
+def read_model_config(name_or_path: str | Path) -> dict:
+    """The config of the model in a folder, in a config.json or on the Hub, without its weights."""
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = _component_folder(local_folder(name_or_path)) / "config.json"
+    config = _read_json(path)
+    family_of(config, path)
+    return config
+
+
+def predict(
+    model: nn.Module, noisy: Tensor, timesteps: Tensor, conditions: Conditions | None = None
+) -> Tensor:
+    """What the model predicts, in the shape of `noisy`; without a variance that it may learn."""
+    output = family_of_model(model).predict(model, noisy, timesteps, conditions or {})
+    return split_variance(output, noisy.shape[1])[0]
+
+
+def check_pair(student: LoadedModel, teacher: LoadedModel) -> None:
+    """Raises UsageError if the student cannot be compared with the teacher output by output."""
+    ours, theirs = _interface(student), _interface(teacher)
+    for name in theirs:
+        if ours[name] != theirs[name]:
+            raise UsageError(
+                f"student and teacher do not fit: {name} is {ours[name]} in {student.folder} and "
+                f"{theirs[name]} in {teacher.folder}"
+            )
+    if student.scheduler is not None:
+        ours = NoiseProcess(student.scheduler).prediction_type
+        theirs = NoiseProcess(teacher.scheduler or DEFAULT_SCHEDULER).prediction_type
+        if ours != theirs:
+            raise UsageError(
+                f"student and teacher do not fit: {student.folder} predicts {ours} and "
+                f"{teacher.folder} predicts {theirs}"
+            )
+
+
+def _interface(loaded: LoadedModel) -> dict:
+    """What a model takes and gives."""
+    family, config = loaded.family, loaded.model.config
+    return {
+        "class": family.class_name,
+        "in_channels": family.in_channels(config),
+        "out_channels": family.out_channels(config),
+        "sample_size": family.sample_size(config),
+        "number of classes": family.num_classes(config),
+        "shape of the text embeddings": family.embeddings(config),
+        "conditions by size": sorted(family.size_conditions(config, 1, 8)),
+    }
+
+
+def local_folder(name_or_path: str | Path) -> Path:
+    """The folder of this name, fetched from the Hub if there is none here."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name_or_path)):
+        raise UsageError(f"no folder {name_or_path}: give the folder of a diffusers model")
+    try:
+        return Path(snapshot_download(str(name_or_path), allow_patterns=HUB_FILES))
+    except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
+        raise UsageError(
+            f"no folder {name_or_path}, and no such model could be had from the Hugging Face Hub"
+        ) from error
+
+
+def _component_folder(folder: Path) -> Path:
+    found = (folder / name for name in COMPONENTS if (folder / name).is_dir())
+    return next(found, folder)
+
+
+def _scheduler_config(folder: Path) -> dict | None:
+    for path in (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"):
+        if path.is_file():
+            return _read_json(path)
+    return None
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path.parent} holds no diffusers model: no {path.name}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+
+
+def set_precision(model: nn.Module, device: torch.device, mixed_precision: str) -> nn.Module:
+    """A model that is not trained, on `device` in the type of `mixed_precision`."""
+    model = model.requires_grad_(False).eval().to(device)
+    return model if mixed_precision == "no" else model.to(DTYPES[mixed_precision])

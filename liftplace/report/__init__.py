@@ -1,0 +1,1 @@
+"""`liftplace report`: several runs side by side."""

@@ -1,0 +1,87 @@
+"""The best model of a run, kept in a folder of its own."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+from liftplace.evaluate.judge import Score
+from liftplace.models.noise import NoiseProcess
+from liftplace.train.checkpoint import flush
+from liftplace.train.export import BEST
+from liftplace.train.learner import Learner
+
+
+class Best:
+    """One learner's best model: a diffusers folder with best.json, which says its scores.
+
+    The folder is whole or not there. Should a run be killed in the instant in which a new one takes
+    the place of the old, one of them is put back when the run is resumed.
+
+    Args:
+        folder: of the model.
+        metric: by which it is the best, one of --evaluation_metrics.
+        basis: what else its value depends on; a model that was scored otherwise is not compared.
+        process, like: of `Learner.save`.
+    """
+
+    def __init__(
+        self, folder: Path, metric: str, basis: dict, process: NoiseProcess,
+        like: str | Path | None = None,
+    ) -> None:  # fmt: skip
+        self.folder, self.metric, self.basis = folder, metric, basis
+        self._process, self._like = process, like
+        self._partial = folder.with_name(f".{folder.name}.partial")
+        self._old = folder.with_name(f".{folder.name}.old")
+
+    def is_better(self, scores: dict[str, Score]) -> bool:
+        """Whether these are better than those of the folder; never if the metric's is not finite.
+
+        To be asked in the main process.
+        """
+        self._put_back()
+        score = scores[self.metric]
+        if not math.isfinite(score.value):
+            return False
+        if not (self.folder / BEST).is_file():
+            return True
+        record = json.loads((self.folder / BEST).read_text(encoding="utf-8"))
+        if (record["metric"], record["basis"]) != (self.metric, self.basis):
+            return True
+        better = score.value < record["value"]
+        return better if score.better == "lower" else score.value > record["value"]
+
+    def keep(self, learner: Learner, step: int, scores: dict[str, Score]) -> None:
+        """Put the learner's final model in the folder. Every process of the run calls this."""
+        learner.save(self._partial, self._process, self._like)
+        if not learner.is_main_process:
+            return
+        record = {
+            "step": step,
+            "metric": self.metric,
+            "value": scores[self.metric].value,
+            "scores": {
+                score.name: {"value": score.value, "better": score.better}
+                for score in scores.values()
+            },
+            "basis": self.basis,
+        }
+        note = self._partial / f".{BEST}"
+        note.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        flush(self._partial)
+        os.replace(note, self._partial / BEST)  # what has it is complete
+        if self.folder.is_dir():
+            os.replace(self.folder, self._old)
+        os.replace(self._partial, self.folder)
+        shutil.rmtree(self._old, ignore_errors=True)
+
+    def _put_back(self) -> None:
+        """Finish what a killed run left half done."""
+        if not self.folder.is_dir():
+            if (self._partial / BEST).is_file():
+                os.replace(self._partial, self.folder)
+            elif self._old.is_dir():
+                os.replace(self._old, self.folder)
+        for leftover in (self._partial, self._old):
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -1,0 +1,259 @@
+"""The two commands that train: from scratch, and from a teacher."""
+
+import math
+from dataclasses import fields
+
+import torch
+from torch import nn
+
+from liftplace.common.distributed import start_processes
+from liftplace.common.errors import UsageError
+from liftplace.common.seeds import derive_seed
+from liftplace.data import open_dataset
+from liftplace.data.encoder import Encoder
+from liftplace.families import Family, family_of
+from liftplace.models.loading import LoadedModel, check_pair, load_model, read_model_config
+from liftplace.models.noise import NoiseProcess, Timesteps
+from liftplace.models.norms import why_forgetful
+from liftplace.models.saving import loading_line, read_record
+from liftplace.models.shrink import shrink
+from liftplace.train.config import DistillConfig, TrainConfig
+from liftplace.train.dry_run import plan
+from liftplace.train.export import check_push, describe, push
+from liftplace.train.features import NOTHING, FeatureMatch, choose_pairs, match_features
+from liftplace.train.learner import Learner
+from liftplace.train.loop import fit
+from liftplace.train.objective import Objective
+from liftplace.train.run_config import RunConfig
+from liftplace.train.run_folder import check_output_dir
+from liftplace.train.space import SpaceWeight
+from liftplace.train.variance import VariationalTerm
+
+
+def train(config: TrainConfig) -> None:
+    """Train a model of pixels from scratch; `config.output_dir` becomes a diffusers pipeline.
+
+    Raises: as `liftplace.train.fit`, and UsageError for whatever is wrong with the settings.
+    """
+    config.check_complete()
+    check_output_dir(config)
+    process = NoiseProcess.new(
+        config.prediction_type, config.ddpm_num_steps, config.ddpm_beta_schedule,
+        timesteps_of(config),
+    )  # fmt: skip
+    given = None
+    if config.model_config_name_or_path is not None:
+        given = read_model_config(config.model_config_name_or_path)
+    resolution = config.resolution or (given and given["sample_size"])
+    if resolution is None:
+        raise UsageError("--resolution is missing: the height and width of the images")
+    family = family_of(given or {"_class_name": "UNet2DModel"})
+    of_classes = given is not None and family.num_classes(family.complete(given)) is not None
+    dataset = open_dataset(config, resolution, labels=of_classes, captions=False)
+    model = _new_model(config, family, given, dataset.channels, resolution)
+    source = config.model_config_name_or_path or config.output_dir
+    loaded = LoadedModel(model, None, source)
+    encoder = Encoder(loaded, resolution)
+    encoder.check(dataset, random_flip=config.random_flip)
+    if config.dry_run:
+        if start_processes().is_main_process:
+            print(plan(config, None, loaded, len(dataset), encoder.shape[-1]).table())
+        return
+    check_push(config)
+    learner = Learner(model, Objective("none"), config, name="model")
+    fit([learner], dataset=dataset, encoder=encoder, process=process, config=config)
+    learner.save(config.output_dir, process)
+    if learner.is_main_process:
+        push(config)
+        print(f"{config.output_dir}: load it with {loading_line(config.output_dir, model)}")
+
+
+def distill(config: DistillConfig) -> None:
+    """Distil a student from a teacher; `config.output_dir` becomes a diffusers pipeline.
+
+    Raises: as `liftplace.train.fit`, and UsageError for whatever is wrong with the settings.
+    """
+    config.check_complete()
+    check_output_dir(config)
+    teacher = load_model(config.pretrained_teacher_name_or_path)
+    student = student_of(config, teacher)
+    check_pair(student, teacher)
+    process = teacher.process(timesteps_of(config))
+    encoder = Encoder(teacher, config.resolution)
+    dataset = open_dataset(
+        config, encoder.resolution, labels=encoder.takes_labels, captions=encoder.takes_captions
+    )
+    encoder.check(dataset, random_flip=config.random_flip)
+    if config.conditioning_dropout_prob > 0:
+        encoder.null_conditions(1)  # raises where there are none
+    learner = learner_of(config, student, teacher, process, encoder)
+    if process.prediction_type == "epsilon" and start_processes().is_main_process:
+        _warn_of_norms(config, student.model)
+    if config.dry_run:
+        if start_processes().is_main_process:
+            print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
+        return
+    check_push(config)
+    fit(
+        [learner],
+        dataset=dataset,
+        encoder=encoder,
+        process=process,
+        config=config,
+        teacher=teacher.model if learner.objective.needs_teacher else None,
+        description="Distilling",
+        like=teacher.folder,
+    )
+    learner.save(config.output_dir, process, like=teacher.folder)
+    if learner.is_main_process:
+        describe(config, student, teacher)
+        push(config)
+        print(f"{config.output_dir}: load it with {loading_line(config.output_dir, student.model)}")
+
+
+def learner_of(
+    config: DistillConfig,
+    student: LoadedModel,
+    teacher: LoadedModel,
+    process: NoiseProcess,
+    encoder: Encoder,
+    name: str = "student",
+) -> Learner:
+    """What trains the student as the settings describe it.
+
+    Raises:
+        UsageError: settings that the models or the process do not go with.
+    """
+    steps = process.scheduler.config.num_train_timesteps
+    if config.kd_min_timestep >= steps:
+        raise UsageError(
+            f"kd_min_timestep is {config.kd_min_timestep:g}, and the teacher has {steps} "
+            "timesteps: nothing would be distilled"
+        )
+    objective = objective_of(config, *encoder.shape[:2])
+    return Learner(
+        student.model,
+        objective,
+        config,
+        name,
+        match=_match(config, student, teacher) if objective.has("feature") else NOTHING,
+        variational=_variational(config, student, process),
+        space_weight=_space_weight(config, process),
+    )
+
+
+def _space_weight(config: DistillConfig, process: NoiseProcess) -> SpaceWeight | None:
+    if config.kd_space in ("prediction", process.prediction_type):
+        return None
+    return SpaceWeight(process, config.kd_space, config.kd_space_max_weight)
+
+
+def _match(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) -> FeatureMatch:
+    pairs = choose_pairs(
+        student.model,
+        teacher.model,
+        config.feature_layers or (),
+        read_record(student.folder).get("layer_map"),
+    )
+    return match_features(
+        student.model,
+        teacher.model,
+        pairs,
+        seed=derive_seed(config.seed, "adapters"),
+        always=config.feature_adapters == "always",
+    )
+
+
+def _variational(
+    config: DistillConfig, student: LoadedModel, process: NoiseProcess
+) -> VariationalTerm | None:
+    family, weight = student.family, config.variance_weight
+    if family.out_channels(student.model.config) == family.in_channels(student.model.config):
+        return None
+    if weight is None:
+        weight = float(family.trains_variance)
+    return VariationalTerm(process) if weight > 0 else None
+
+
+def timesteps_of(config: RunConfig) -> Timesteps:
+    """The part of the settings that the noise process draws by."""
+    return Timesteps(**{field.name: getattr(config, field.name) for field in fields(Timesteps)})
+
+
+def objective_of(config: DistillConfig, channels: int, resolution: int) -> Objective:
+    """The objective that the settings describe, for outputs of this size."""
+    same = {field.name for field in fields(Objective)} & {field.name for field in fields(config)}
+    options = {name: getattr(config, name) for name in same}
+    if config.eps_of_sum is not None:
+        row = resolution**2 * (channels if config.scope == "sample" else 1)
+        options["eps"] = config.eps_of_sum / _elements_a_fit(config, row)
+    return Objective(**{name: value for name, value in options.items() if value is not None})
+
+
+def _elements_a_fit(config: DistillConfig, row: int) -> int:
+    if config.loss == "lift":
+        return row
+    if config.num_groups is not None:
+        return math.ceil(row / config.num_groups)
+    return config.group_size or 16
+
+
+def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
+    """The student to start from: one that was given, or the teacher shrunk."""
+    if config.student is not None:
+        return load_model(config.student)
+    if teacher.family.class_name != "UNet2DModel":
+        raise UsageError(
+            f"--student_block_out_channels makes a UNet2DModel, and {teacher.folder} is a "
+            f"{teacher.family.class_name}: make a student with liftplace prune, and give --student"
+        )
+    model = shrink(
+        teacher.model.config,
+        config.student_block_out_channels,
+        config.student_layers_per_block,
+        config.student_norm_num_groups,
+        seed=derive_seed(config.seed, "student"),
+    )
+    return LoadedModel(model, None, "the new student")
+
+
+def _warn_of_norms(config: DistillConfig, student: nn.Module) -> None:
+    """Of norms that lose what tells noise from image at the noisiest timesteps: see
+    docs/results.md, "Who wins when the teacher predicts noise?"."""
+    problem = why_forgetful(student)
+    if problem is None:
+        return
+    if config.student is None:
+        remedy = "leave --student_norm_num_groups out"
+    else:
+        remedy = "make it anew with liftplace prune, which by default leaves them more"
+    print(f"Warning: {problem}. A new student needs not: {remedy}")
+
+
+def _new_model(
+    config: TrainConfig, family: Family, given: dict | None, channels: int, resolution: int
+) -> nn.Module:
+    if given is not None:
+        architecture = {name: value for name, value in given.items() if not name.startswith("_")}
+        architecture["sample_size"] = resolution
+    else:
+        levels = len(config.block_out_channels)
+        architecture = {
+            "sample_size": resolution,
+            "in_channels": channels,
+            "out_channels": channels,
+            "block_out_channels": config.block_out_channels,
+            "layers_per_block": config.layers_per_block,
+            "norm_num_groups": config.norm_num_groups,
+            "down_block_types": ("DownBlock2D",) * levels,
+            "up_block_types": ("UpBlock2D",) * levels,
+            "add_attention": False,
+        }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "model"))
+        try:
+            return family.model_class(**architecture)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"{family.class_name} does not take this architecture: {error}"
+            ) from error

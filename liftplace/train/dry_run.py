@@ -1,0 +1,150 @@
+"""What a run will take, before anything is spent (`--dry_run`)."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from liftplace.common.distributed import start_processes
+from liftplace.data.batches import effective_batch
+from liftplace.families import Family
+from liftplace.models.costs import count_parameters
+from liftplace.models.loading import DTYPES, LoadedModel
+from liftplace.models.norms import compare_norms
+from liftplace.models.saving import INDEX
+from liftplace.train.run_config import RunConfig
+
+FLOAT = 4  # bytes
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes in bytes, for one process."""
+
+    teacher_parameters: int | None  # None without a teacher
+    student_parameters: int
+    norms: str | None  # groups of the teacher's and of the student's, where both have some
+    effective_batch: int  # images an optimiser step
+    steps: int
+    images: int  # of the dataset
+    memory: dict[str, int]  # by what takes it; without the allocator's and the framework's own
+    checkpoint: int  # one on disk
+    checkpoints: int  # kept at the end
+    result: int
+    free_disk: int
+
+    @property
+    def disk(self) -> int:
+        return self.checkpoints * self.checkpoint + self.result
+
+    def table(self) -> str:
+        epochs = self.steps * self.effective_batch / self.images
+        rows = [
+            *self._models(),
+            ("effective batch", f"{self.effective_batch:,} images"),
+            ("steps", f"{self.steps:,} ({epochs:.2f} epochs of {self.images:,} images)"),
+            *((f"memory: {name}", _size(value)) for name, value in self.memory.items()),
+            ("memory: sum", f"{_size(sum(self.memory.values()))} a process, an estimate"),
+            ("disk", f"{_size(self.disk)}: {self.checkpoints} checkpoints of "
+                     f"{_size(self.checkpoint)} and the result; {_size(self.free_disk)} free"),
+        ]  # fmt: skip
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+    def _models(self) -> list[tuple[str, str]]:
+        ours, theirs = self.student_parameters, self.teacher_parameters
+        if theirs is None:
+            return [("model", f"{ours:,} parameters")]
+        return [
+            ("teacher", f"{theirs:,} parameters"),
+            ("student", f"{ours:,} parameters ({ours / theirs:.1%})"),
+            *([] if self.norms is None else [("norm groups", self.norms)]),
+        ]
+
+
+def plan(
+    config: RunConfig, teacher: LoadedModel | None, student: LoadedModel, images: int, size: int
+) -> Plan:
+    """
+    Args:
+        config: a `DistillConfig` where there is a teacher.
+        teacher, student: of distilling; without a teacher the second is the model to train.
+        images: in the dataset.
+        size: height and width of what the models denoise.
+    """
+    ours = count_parameters(student.model)
+    theirs = None if teacher is None else count_parameters(teacher.model)
+    one = DTYPES[config.mixed_precision].itemsize
+    adam = 2 * ours * (1 if config.use_8bit_adam else FLOAT)
+    average = ours * FLOAT if config.use_ema else 0
+    batch = config.train_batch_size
+    saved = _activations(student.family, student.model.config, size, config.gradient_checkpointing)
+    weights = ours * FLOAT
+    memory = {
+        f"{'model' if teacher is None else 'student'}, gradient, optimiser": 2 * weights + adam,
+        "average": average,
+        "teacher": theirs * one if teacher is not None and config.loss != "none" else 0,
+        "activations": saved * batch * one // FLOAT,
+    }
+    total = config.max_train_steps
+    every = config.checkpointing_steps
+    kept = -(-total // every) if every else 0
+    return Plan(
+        teacher_parameters=theirs,
+        student_parameters=ours,
+        norms=None if teacher is None else compare_norms(student.model, teacher.model),
+        effective_batch=effective_batch(config, start_processes().num_processes),
+        steps=total,
+        images=images,
+        memory={name: value for name, value in memory.items() if value},
+        checkpoint=weights + adam + average,
+        checkpoints=min(kept, config.checkpoints_total_limit or kept),
+        result=weights + _other_parts(teacher),
+        free_disk=shutil.disk_usage(_existing(Path(config.output_dir).resolve())).free,
+    )
+
+
+def _activations(family: Family, config, size: int, checkpointing: bool) -> int:
+    """Bytes in float32 that the backward keeps for one image, counted without computing."""
+    noisy, timesteps, conditions = family.example(config, size=size)
+    with torch.device("meta"):
+        model = family.model_class.from_config(config)
+    if checkpointing:
+        model.enable_gradient_checkpointing()
+    family.prepare_training(model.train())
+    ours = {weight.untyped_storage()._cdata for weight in model.parameters()}
+    kept = {}
+
+    def count(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in ours:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    given = {name: value.to("meta") for name, value in conditions.items()}
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        output = family.predict(model, noisy.to("meta"), timesteps.to("meta"), given)
+        held = sum(kept.values())  # while the graph of `output` keeps every storage alive
+    del output
+    return held
+
+
+def _other_parts(teacher: LoadedModel | None) -> int:
+    """Of a pipeline, what is copied beside the student."""
+    if teacher is None or not (Path(teacher.folder) / INDEX).is_file():
+        return 0
+    folder, component = Path(teacher.folder), teacher.family.component
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sum(
+        path.stat().st_size for path in files if component not in path.relative_to(folder).parts
+    )
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+def _size(value: int) -> str:
+    return f"{value / GIB:.2f} GiB" if value >= GIB / 10 else f"{value / 2**20:.1f} MiB"
