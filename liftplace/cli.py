@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """Distil a small student from a shipped teacher on real digits, four ways, and compare."""
+    """Distil small students of a shipped teacher on real digits: one that fails, what mends it."""
 
     output_dir: str = "liftplace-demo"
     """Folder of the results: new or empty."""
@@ -93,7 +93,7 @@ COMMANDS = {
     command.name: command
     for command in (
         Command(
-            "demo", "distil a small student on real digits, four ways, and compare",
+            "demo", "distil small students on real digits: one that fails, and what mends it",
             "liftplace.cli:DemoOptions", "liftplace.cli:_demo",
         ),
         Command(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.study.grid import LONG, Cell, Settings
 from benchmarks.study.judge import Judge, Scored
+from benchmarks.study.studies import PLACES
 from liftplace.common.errors import UsageError
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
@@ -101,7 +102,7 @@ def _config(cell: Cell, folder: Path, device: str) -> DistillConfig:
     given = {name: value for name, value in cell.settings.items() if name in known}
     for name in ("pretrained_teacher_name_or_path", "train_data_dir"):
         if name in given:
-            given[name] = str(ROOT / given[name])
+            given[name] = str(ROOT / PLACES.get(given[name], given[name]))
     return DistillConfig(
         **given, output_dir=str(folder), logging_steps=1, report_to="none", mixed_precision="no",
         cuda_graphs=device == "cuda",

@@ -1,4 +1,4 @@
-"""The demo: distil a small student on real digits four ways, and compare."""
+"""The demo: small students on real digits, one that fails and what mends it."""
 
 from importlib import import_module
 

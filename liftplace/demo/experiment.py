@@ -14,13 +14,21 @@ from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.demo.figures import save_losses, save_samples
 from liftplace.demo.measure import Referee, measure, spread
-from liftplace.demo.methods import LABELS, MAPPED, METHODS, TimedLearner, for_cpu, new_learners
-from liftplace.demo.report import announcement, collect, loading_lines, table, write_json
+from liftplace.demo.methods import LABELS, MAPPED, METHODS, for_cpu, new_learners
+from liftplace.demo.report import (
+    announcement,
+    collect,
+    diagnosis_line,
+    loading_lines,
+    table,
+    write_json,
+)
 from liftplace.demo.settings import FAST, FULL, DemoSettings
 from liftplace.demo.threads import choose_num_threads
 from liftplace.models.loading import LoadedModel, load_model, predict
 from liftplace.models.saving import save_pipeline
 from liftplace.train import metrics
+from liftplace.train.learner import Learner
 from liftplace.train.loop import TrainingInterrupted, fit
 
 TEACHER = Path(__file__).parent / "teacher"
@@ -33,7 +41,7 @@ def run(
     settings: DemoSettings | None = None,
     cache_dir: str | Path | None = None,
 ) -> dict:
-    """Distils one small student four ways from the shipped teacher, and compares the four.
+    """Distils small students of the shipped teacher: one that fails, and what mends it.
 
     Args:
         output_dir: folder of the results: new or empty. It appears when everything is in it.
@@ -60,8 +68,9 @@ def run(
     num_threads = _choose_num_threads(teacher.model, settings)
 
     with new_folder(output_dir) as folder, ExitStack() as final_weights:
-        print(announcement(settings, teacher.model, len(images), num_threads))
-        learners = _train(teacher, images, settings, folder)
+        learners = new_learners(teacher, settings, str(folder / "run"))
+        print(announcement(settings, teacher.model, learners, len(images), num_threads))
+        _train(learners, teacher, images, settings, folder)
         models = {"teacher": teacher.model} | {
             learner.name: final_weights.enter_context(learner.final_weights())
             for learner in learners
@@ -79,13 +88,12 @@ def run(
         )
         curves = metrics.read_metrics(folder / metrics.FILE_NAME)
         for method in METHODS:
-            _save_student(models[method.loss], teacher, folder / "students" / method.loss)
+            _save_student(models[method.name], teacher, folder / "students" / method.name)
         save_samples(samples, measured, referee.floor, folder / "samples.png", settings)
         save_losses(curves, folder / "losses.png")
         save_maps(maps, folder / "maps.png")
         found = collect(
             settings, measured, referee, maps, curves,
-            training_seconds={learner.name: learner.seconds for learner in learners},
             teacher_file=TEACHER / "unet" / "diffusion_pytorch_model.safetensors",
             num_threads=num_threads,
             seconds=time.perf_counter() - start,
@@ -94,8 +102,9 @@ def run(
 
     print(table(found))
     print(f"\nIn {output_dir}: {', '.join(sorted(path.name for path in output_dir.iterdir()))}.")
-    print(f"The {LABELS[MAPPED]} student draws a digit with\n")
+    print(f"The student with {LABELS[MAPPED]} draws a digit with\n")
     print("\n".join(f"    {line}" for line in loading_lines(output_dir, MAPPED)))
+    print(f"\nWhat is wrong with the first student, and why:\n\n    {diagnosis_line(output_dir)}")
     return found
 
 
@@ -109,19 +118,17 @@ def _choose_num_threads(teacher: nn.Module, settings: DemoSettings) -> int:
 
 
 def _train(
-    teacher: LoadedModel, images, settings: DemoSettings, folder: Path
-) -> list[TimedLearner]:
+    learners: list[Learner], teacher: LoadedModel, images, settings: DemoSettings, folder: Path
+) -> None:
     """Trains the students side by side; of the training's files only the metrics are kept."""
     run_folder = folder / "run"
-    config = settings.run_config(str(run_folder))
-    learners = new_learners(teacher.model, settings, config)
     try:
         fit(
             learners,
             dataset=images,
             encoder=Encoder(teacher),
             process=teacher.process(),
-            config=config,
+            config=settings.distill_config(str(run_folder)),
             teacher=teacher.model,
             description=f"Training {len(METHODS)} students",
         )
@@ -129,7 +136,6 @@ def _train(
         raise KeyboardInterrupt("interrupted: the demo left nothing behind") from None
     (run_folder / metrics.FILE_NAME).rename(folder / metrics.FILE_NAME)
     shutil.rmtree(run_folder)
-    return learners
 
 
 def _save_student(student: nn.Module, teacher: LoadedModel, folder: Path) -> None:

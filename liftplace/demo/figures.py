@@ -54,7 +54,7 @@ def save_losses(curves: list[dict], path: Path) -> None:
     steps = np.array([line["step"] for line in curves])
     for panel, (title, term, logarithmic) in zip(axes.flat, panels, strict=True):
         for method in METHODS:
-            values = _curve(curves, method.loss, term)
+            values = _curve(curves, method.name, term)
             if values is None:
                 continue
             style = {"color": method.colour, "linestyle": method.dashes, "label": method.label}
@@ -77,10 +77,10 @@ def save_losses(curves: list[dict], path: Path) -> None:
 
 def _curve(curves: list[dict], learner: str, term: str) -> np.ndarray | None:
     """A learner's term over the steps; plain output KD's only term stands for the fine one."""
-    if learner == "mse" and term == "fine":
-        term = "kd"
-    key = f"{learner}/{term}"
-    return np.array([line[key] for line in curves]) if key in curves[0] else None
+    for name in (term, "kd") if term == "fine" else (term,):
+        if f"{learner}/{name}" in curves[0]:
+            return np.array([line[f"{learner}/{name}"] for line in curves])
+    return None
 
 
 def _thousands(count: int) -> str:

@@ -24,6 +24,8 @@ class Measured:
     macs: int  # multiply-accumulates of one forward pass of one image
     scores: Scores  # against held-out images
     agreement: Agreement  # with the teacher's samples from the same noise
+    mean: float  # of all pixels of the samples, in [-1, 1]
+    spread_of_means: float  # standard deviation of each sample's own mean
     sampling_seconds: float
 
 
@@ -93,6 +95,8 @@ def measure(
             macs=count_macs(model),
             scores=referee.score(samples[name]),
             agreement=agreement(samples[name], next(iter(samples.values()))),
+            mean=samples[name].mean().item(),
+            spread_of_means=samples[name].flatten(1).mean(1).std().item(),
             sampling_seconds=seconds,
         )
     return measured, samples

@@ -1,54 +1,45 @@
-"""The ways of training that the demo compares."""
+"""The students that the demo compares: one that fails, and what mends it."""
 
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from liftplace.data.encoder import Encoder
 from liftplace.demo.settings import DemoSettings
-from liftplace.models.shrink import shrink
+from liftplace.models.loading import LoadedModel
 from liftplace.plots.colours import OKABE_ITO
+from liftplace.students.build import build_student
+from liftplace.students.config import PruneConfig
+from liftplace.train.commands import learner_of
 from liftplace.train.learner import Learner
-from liftplace.train.objective import Objective
-from liftplace.train.run_config import RunConfig
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way of training, by the name of its distillation loss."""
+    """A student and how it is trained."""
 
-    loss: str  # as `liftplace distill --loss`
+    name: str
     label: str
     colour: str
     dashes: str
+    narrow_norms: bool = False  # one channel a norm group, instead of what liftplace prune chooses
+    objective: dict[str, Any] = field(default_factory=dict)  # as the flags of liftplace distill
 
 
 METHODS = (
-    Method("none", "no KD", OKABE_ITO["black"], ":"),
-    Method("mse", "output KD", OKABE_ITO["blue"], "-."),
-    Method("lift", "LIFT", OKABE_ITO["orange"], "--"),
-    Method("place", "LIFT+PLACE", OKABE_ITO["vermillion"], "-"),
-)
-LABELS = {"teacher": "teacher"} | {method.loss: method.label for method in METHODS}
-MAPPED = "place"  # whose maps are drawn
-
-
-class TimedLearner(Learner):
-    """A learner that adds up its own seconds, since several train side by side."""
-
-    seconds = 0.0
-
-    def accumulate(self, *arguments, **options) -> None:
-        start = time.perf_counter()
-        super().accumulate(*arguments, **options)
-        self.seconds += time.perf_counter() - start
-
-    def update(self, step: int) -> dict[str, Tensor]:
-        start = time.perf_counter()
-        metrics = super().update(step)
-        self.seconds += time.perf_counter() - start
-        return metrics
+    Method("narrow", "narrow norms, output KD", OKABE_ITO["black"], ":", True),
+    Method("narrow_place", "narrow norms, LIFT+PLACE", OKABE_ITO["vermillion"], "-", True,
+           {"loss": "place"}),
+    Method("narrow_v", "narrow norms, output KD in v", OKABE_ITO["orange"], "--", True,
+           {"kd_space": "v_prediction"}),
+    Method("wide_no_kd", "wide norms, no KD", OKABE_ITO["green"], (0, (5, 1, 1, 1)),
+           objective={"loss": "none"}),
+    Method("wide", "wide norms, output KD", OKABE_ITO["blue"], "-."),
+)  # fmt: skip
+LABELS = {"teacher": "teacher"} | {method.name: method.label for method in METHODS}
+MAPPED = "wide"  # the student whose maps are drawn, and that is loaded in the end
 
 
 def for_cpu(model: nn.Module) -> nn.Module:
@@ -56,28 +47,20 @@ def for_cpu(model: nn.Module) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def new_learners(
-    teacher: nn.Module, settings: DemoSettings, config: RunConfig
-) -> list[TimedLearner]:
-    """One learner a method: the same student, the same first weights, the same optimiser."""
-    return [
-        TimedLearner(
-            for_cpu(
-                shrink(
-                    teacher.config,
-                    settings.student_block_out_channels,
-                    norm_num_groups=settings.student_norm_num_groups,
-                    seed=settings.seed,
-                )
-            ),
-            Objective(
-                loss=method.loss,
-                task_weight=settings.task_weight,
-                kd_weight=settings.kd_weight,
-                group_size=settings.group_size if method.loss == "place" else None,
-            ),
-            config,
-            name=method.loss,
+def new_learners(teacher: LoadedModel, settings: DemoSettings, output_dir: str) -> list[Learner]:
+    """One learner a method, its student pruned from the teacher."""
+    process, encoder = teacher.process(), Encoder(teacher)
+    learners = []
+    for method in METHODS:
+        prune = PruneConfig(
+            width=settings.width,
+            norm_num_groups=settings.narrow_norm_num_groups if method.narrow_norms else None,
         )
-        for method in METHODS
-    ]
+        model, _ = build_student(prune, teacher)
+        objective = dict(method.objective)
+        if objective.get("loss") == "place":
+            objective["group_size"] = settings.group_size
+        config = settings.distill_config(output_dir, **objective)
+        student = LoadedModel(for_cpu(model), None, "the demo's student")
+        learners.append(learner_of(config, student, teacher, process, encoder, method.name))
+    return learners

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,26 +17,36 @@ from liftplace.demo.measure import Measured, Referee
 from liftplace.demo.methods import LABELS, METHODS
 from liftplace.demo.settings import DemoSettings
 from liftplace.models.costs import count_parameters
+from liftplace.models.norms import norms_of
+from liftplace.train.learner import Learner
 
 PACKAGES = ("torch", "diffusers", "accelerate", "numpy", "mlxtend", "efficientnet-lite-pytorch")
 COLUMNS = (
-    "", "parameters", "share", "MACs", "FD-Lite0", "KID", "pixel error", "train s", "draw s"
+    "", "parameters", "share", "MACs", "FD-Lite0", "KID", "pixel error", "mean", "draw s"
 )  # fmt: skip
 
 
 def announcement(
-    settings: DemoSettings, teacher: nn.Module, num_images: int, num_threads: int
+    settings: DemoSettings,
+    teacher: nn.Module,
+    learners: Sequence[Learner],
+    num_images: int,
+    num_threads: int,
 ) -> str:
     """What is about to happen, before it does."""
-    labels = ", ".join(method.label for method in METHODS)
+    students = "\n".join(
+        f"  {LABELS[each.name]}: {count_parameters(each.model):,} parameters, "
+        f"{norms_of(each.model).channels} or more channels a norm group"
+        for each in learners
+    )
     return (
         f"Teacher: {count_parameters(teacher):,} parameters, {num_images:,} MNIST digits at "
-        f"{teacher.config.sample_size} x {teacher.config.sample_size}. "
+        f"{teacher.config.sample_size} x {teacher.config.sample_size}, predicts noise. "
         f"Threads: {num_threads}.\n"
-        f"Students: {labels}; each with the same first weights, batches and settings:\n"
+        f"Students, pruned from it to {settings.width:.0%} of its channels:\n{students}\n"
         f"{settings.max_train_steps} steps of {settings.train_batch_size}, AdamW, learning rate "
         f"{settings.learning_rate:g} (cosine), EMA, seed {settings.seed}, "
-        f"loss = {settings.task_weight:g} x task + {settings.kd_weight:g} x distillation."
+        "loss = task + distillation."
     )
 
 
@@ -46,7 +57,6 @@ def collect(
     maps: Maps,
     curves: list[dict],
     *,
-    training_seconds: dict[str, float],
     teacher_file: Path,
     num_threads: int,
     seconds: float,
@@ -62,7 +72,8 @@ def collect(
             "macs": each.macs,
             **_scores(each.scores),
             "pixel_error": each.agreement.pixel_error,
-            "training_seconds": training_seconds.get(name),
+            "mean": each.mean,
+            "spread_of_means": each.spread_of_means,
             "sampling_seconds": each.sampling_seconds,
             "last_step": _terms(curves[-1], name),
         }
@@ -93,7 +104,6 @@ def table(found: dict) -> str:
     """The results as lines for a terminal, with what the columns mean."""
     rows = [COLUMNS, ["real / real", "", "", "", *_cells(found["real_real_floor"]), "", "", ""]]
     for each in found["models"].values():
-        trained = each["training_seconds"]
         rows.append([
             each["label"],
             f"{each['parameters']:,}",
@@ -101,7 +111,7 @@ def table(found: dict) -> str:
             f"{each['macs'] / 1e6:.2f} M",
             *_cells(each),
             f"{each['pixel_error']:.3f}",
-            "" if trained is None else f"{trained:.0f}",
+            f"{each['mean']:.2f} ± {each['spread_of_means']:.2f}",
             f"{each['sampling_seconds']:.1f}",
         ])  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -119,7 +129,8 @@ def _notes(found: dict) -> list[str]:
         f"real / real: {count} training images against the same held-out images.",
         "pixel error: root-mean-square difference from the teacher's samples from the same noise,",
         f"pixels in [-1, 1]; between teacher's samples from different noise {unrelated:.3f}.",
-        "MACs: a forward pass of one image. train s: without the teacher's part, which all share.",
+        "mean ± spread of the samples' mean brightness, which norms of one channel a group lose.",
+        "MACs: a forward pass of one image.",
         f"draw s: for {count} images in {found['settings']['num_inference_steps']} steps. "
         f"The whole demo: {found['seconds']:.0f} s, torch threads: {found['num_threads']}.",
     ]
@@ -132,6 +143,13 @@ def loading_lines(output_dir: Path, name: str) -> tuple[str, str]:
         "from diffusers import DDPMPipeline",
         f"image = DDPMPipeline.from_pretrained({folder!r})(num_inference_steps=50).images[0]",
     )
+
+
+def diagnosis_line(output_dir: Path) -> str:
+    """The command that says what is wrong with the student that fails."""
+    teacher = Path(__file__).parent / "teacher"
+    student = output_dir / "students" / METHODS[0].name
+    return f"liftplace analyze --teacher {teacher} --student {student} --data digits"
 
 
 def write_json(found: dict, path: Path) -> None:
@@ -154,7 +172,7 @@ def _terms(line: dict, name: str) -> dict:
 
 def _optimiser(settings: DemoSettings) -> dict:
     """The trainer's settings behind every student, those with their default included."""
-    config = asdict(settings.run_config("run"))
+    config = asdict(settings.distill_config("run"))
     kept = ("learning_rate", "lr_", "adam_", "max_grad_norm", "use_ema", "ema_", "train_batch_size")
     return {"name": "AdamW"} | {key: config[key] for key in config if key.startswith(kept)}
 

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -8,13 +7,13 @@ from liftplace.analyze.advice import LARGE_COARSE, advise
 from liftplace.analyze.carried import carried
 from liftplace.analyze.errors import measure_errors, spread_timesteps
 from liftplace.analyze.shares import carry, coarse_share, half
+from liftplace.demo.experiment import TEACHER
 from liftplace.models.loading import load_model
 from liftplace.models.shrink import shrink
 from tests.analyze.analyses import carried_of, errors_of
 from tests.families.tiny import tiny_model
 from tests.train.tiny import tiny_unet
 
-TEACHER = Path(__file__).parents[2] / "benchmarks" / "teachers" / "noise"
 NARROW = {"norm_num_groups": 8}  # of (8, 8) channels
 
 

@@ -6,30 +6,31 @@ from PIL import Image
 
 from liftplace.demo import figures
 from liftplace.demo.measure import Measured
+from liftplace.demo.methods import METHODS
 from liftplace.demo.settings import DemoSettings
 from liftplace.evaluate.agreement import Agreement
 from liftplace.evaluate.scores import Scores
 from liftplace.plots.smoothing import running_mean
 
-NAMES = ("none", "mse", "lift", "place")
+NAMES = tuple(method.name for method in METHODS)
 
 
 def curves(steps):
     lines = []
     for step in range(1, steps + 1):
         line = {"step": step} | {f"{name}/task": 1 / step for name in NAMES}
-        line["mse/kd"] = 2 / step
-        for name in ("lift", "place"):
-            line |= {f"{name}/coarse": 0.5, f"{name}/fine": 0.1, f"{name}/weight": 1 - 1 / step}
+        line["wide/kd"] = 2 / step
+        place = {"coarse": 0.5, "fine": 0.1, "weight": 1 - 1 / step}
+        line |= {f"narrow_place/{term}": value for term, value in place.items()}
         lines.append(line)
     return lines
 
 
 def test_curves_are_those_of_the_metrics():
     lines = curves(4)
-    assert figures._curve(lines, "place", "weight").tolist() == [0, 0.5, 1 - 1 / 3, 0.75]
-    assert figures._curve(lines, "mse", "fine").tolist() == [2, 1, 2 / 3, 1 / 2]
-    assert figures._curve(lines, "none", "coarse") is None
+    assert figures._curve(lines, "narrow_place", "weight").tolist() == [0, 0.5, 1 - 1 / 3, 0.75]
+    assert figures._curve(lines, "wide", "fine").tolist() == [2, 1, 2 / 3, 1 / 2]
+    assert figures._curve(lines, "wide_no_kd", "coarse") is None
 
 
 def test_smoothing_averages_what_is_near():
@@ -49,7 +50,7 @@ def test_samples_have_a_row_for_each_model(tmp_path):
     scores = Scores(12.3, 0.1, 500, 64)
     measured, samples = {}, {}
     for name in ("teacher", *NAMES):
-        measured[name] = Measured(2_000_000, 10, scores, Agreement(0.1, 0.5), 1.0)
+        measured[name] = Measured(2_000_000, 10, scores, Agreement(0.1, 0.5), -0.7, 0.1, 1.0)
         samples[name] = torch.zeros(6, 1, 16, 16)
     sizes = []
     for shown in (3, 6):
@@ -60,7 +61,7 @@ def test_samples_have_a_row_for_each_model(tmp_path):
             grey = np.array(picture.convert("L")) == 128
     assert sizes[1][0] > sizes[0][0] and sizes[1][1] == sizes[0][1]
     rows = np.flatnonzero(np.diff(grey.mean(axis=1) > 0.3, prepend=False, append=False))
-    assert len(rows) // 2 == 5
+    assert len(rows) // 2 == 6
 
 
 def test_counts_are_short():

@@ -1,13 +1,17 @@
+import shlex
 from pathlib import Path
 
 import pytest
 
-from liftplace.demo.report import announcement, loading_lines, table
+from liftplace.analyze.config import AnalyzeConfig
+from liftplace.demo.experiment import TEACHER
+from liftplace.demo.methods import new_learners
+from liftplace.demo.report import announcement, diagnosis_line, loading_lines, table
 from liftplace.demo.settings import DemoSettings
-from tests.train.tiny import tiny_unet
+from liftplace.models.loading import load_model
 
 
-def model(label, fd_lite0, trained):
+def model(label, fd_lite0, mean):
     return {
         "label": label,
         "parameters": 35173,
@@ -16,7 +20,8 @@ def model(label, fd_lite0, trained):
         "fd_lite0": fd_lite0,
         "kid": -0.0042,
         "pixel_error": 0.25,
-        "training_seconds": trained,
+        "mean": mean,
+        "spread_of_means": 0.08,
         "sampling_seconds": 1.25,
     }
 
@@ -24,7 +29,10 @@ def model(label, fd_lite0, trained):
 @pytest.fixture
 def found():
     return {
-        "models": {"teacher": model("teacher", 30.04, None), "place": model("PLACE", 100.06, 9.6)},
+        "models": {
+            "teacher": model("teacher", 30.04, -0.732),
+            "place": model("PLACE", 100.06, 0.1),
+        },
         "real_real_floor": {"fd_lite0": 18.8, "kid": -0.017},
         "num_images": 500,
         "num_components": 64,
@@ -48,9 +56,12 @@ def test_table_has_one_line_a_model_in_columns(found):
         "30.0",
         "-0.004",
         "0.250",
+        "-0.73",
+        "±",
+        "0.08",
         "1.2",
     ]
-    assert student.split()[-2:] == ["10", "1.2"]
+    assert student.split()[-4:] == ["0.10", "±", "0.08", "1.2"]
     column = header.index("FD-Lite0") + len("FD-Lite0")
     assert [line[:column].split()[-1] for line in (floor, teacher, student)] == [
         "18.8",
@@ -67,11 +78,24 @@ def test_notes_state_counts_and_seconds(found):
     assert "180 s, torch threads: 2" in text and "different noise 0.600" in text
 
 
-def test_announcement_names_the_settings_of_all():
-    settings = DemoSettings(max_train_steps=7, learning_rate=1e-3, kd_weight=0.5)
-    text = announcement(settings, tiny_unet(), 4000, 1)
-    for fact in ("4,000", "no KD, output KD, LIFT, LIFT+PLACE", "7 steps", "0.001", "0.5 x dist"):
+def test_announcement_names_the_settings_and_the_students():
+    teacher, settings = load_model(TEACHER), DemoSettings(max_train_steps=7, learning_rate=1e-3)
+    learners = new_learners(teacher, settings, "run")
+    text = announcement(settings, teacher.model, learners, 4000, 1)
+    for fact in ("4,000", "narrow norms, LIFT+PLACE: 156,057", "wide norms, output KD: 142,047",
+                 "7 steps", "0.001"):  # fmt: skip
         assert fact in text
+
+
+def test_diagnosis_is_a_command_on_what_the_demo_left(tmp_path):
+    command, *flags = shlex.split(diagnosis_line(tmp_path))[1:]
+    assert command == "analyze"
+    config = AnalyzeConfig(
+        **{name[2:]: value for name, value in zip(flags[::2], flags[1::2], strict=True)}
+    )
+    assert Path(config.teacher) == TEACHER and config.student == (
+        str(tmp_path / "students/narrow"),
+    )
 
 
 def test_loading_lines_name_the_folder():

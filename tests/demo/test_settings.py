@@ -19,7 +19,8 @@ def test_fast_differs_in_amounts_alone():
 
 
 def test_the_trainer_is_given_every_setting():
-    config = FULL.run_config("run")
+    config = FULL.distill_config("run", loss="place")
     for name in ("seed", "train_batch_size", "max_train_steps", "learning_rate", "lr_warmup_steps"):
         assert getattr(config, name) == getattr(FULL, name)
     assert config.output_dir == "run" and config.use_ema and config.report_to == "none"
+    assert config.loss == "place"
