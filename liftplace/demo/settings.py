@@ -15,7 +15,7 @@ class DemoSettings:
     # Every student is pruned from the teacher and sees the same batches and noise.
     width: float = 0.34375
     narrow_norm_num_groups: int = 8  # the teacher's, as pruners leave them: one channel a group
-    max_train_steps: int = 700
+    max_train_steps: int = 800
     train_batch_size: int = 16
     learning_rate: float = 1e-2
     lr_warmup_steps: int = 50
