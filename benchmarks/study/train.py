@@ -23,7 +23,7 @@ from liftplace.demo.methods import for_cpu
 from liftplace.models.loading import LoadedModel, load_model
 from liftplace.students.build import build_student
 from liftplace.students.config import PruneConfig
-from liftplace.train.commands import learner_of, student_of, timesteps_of
+from liftplace.train.commands import learner_of, student_of
 from liftplace.train.config import DistillConfig
 from liftplace.train.learner import Learner
 from liftplace.train.loop import fit
@@ -72,7 +72,7 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
             learners,
             dataset=load_dataset(dataset, resolution=judge.resolution, split="train"),
             encoder=Encoder(teacher),
-            process=teacher.process(timesteps_of(config)),
+            process=teacher.process(config),
             config=replace(config, max_train_steps=stage, **_checkpoints(cells[0], folder)),
             teacher=teacher.model,
             description=None,

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from liftplace.common.errors import UsageError
 from liftplace.families import Family, family_of, family_of_model
 from liftplace.families.family import Conditions, split_variance
-from liftplace.models.noise import STANDARD, NoiseProcess, Timesteps
+from liftplace.models.config import TimestepSampling
+from liftplace.models.noise import STANDARD, NoiseProcess
 
 DEFAULT_SCHEDULER = {"_class_name": "DDPMScheduler"}  # with diffusers' own defaults
 COMPONENTS = ("unet", "transformer")  # what a pipeline calls the model that denoises
@@ -33,7 +34,7 @@ class LoadedModel:
     def family(self) -> Family:
         return family_of_model(self.model)
 
-    def process(self, timesteps: Timesteps = STANDARD) -> NoiseProcess:
+    def process(self, timesteps: TimestepSampling = STANDARD) -> NoiseProcess:
         """The noise process it was trained with; says so where that has to be guessed."""
         if self.scheduler is None:
             print(f"{self.folder} has no scheduler: taking DDPMScheduler with its defaults")

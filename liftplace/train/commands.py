@@ -13,7 +13,7 @@ from liftplace.data import open_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.families import Family, family_of
 from liftplace.models.loading import LoadedModel, check_pair, load_model, read_model_config
-from liftplace.models.noise import NoiseProcess, Timesteps
+from liftplace.models.noise import NoiseProcess
 from liftplace.models.norms import why_forgetful
 from liftplace.models.saving import loading_line, read_record
 from liftplace.models.shrink import shrink
@@ -24,7 +24,6 @@ from liftplace.train.features import NOTHING, FeatureMatch, choose_pairs, match_
 from liftplace.train.learner import Learner
 from liftplace.train.loop import fit
 from liftplace.train.objective import Objective
-from liftplace.train.run_config import RunConfig
 from liftplace.train.run_folder import check_output_dir
 from liftplace.train.space import SpaceWeight
 from liftplace.train.variance import VariationalTerm
@@ -39,7 +38,7 @@ def train(config: TrainConfig) -> None:
     check_output_dir(config)
     process = NoiseProcess.new(
         config.prediction_type, config.ddpm_num_steps, config.ddpm_beta_schedule,
-        timesteps_of(config),
+        config,
     )  # fmt: skip
     given = None
     if config.model_config_name_or_path is not None:
@@ -78,7 +77,7 @@ def distill(config: DistillConfig) -> None:
     teacher = load_model(config.pretrained_teacher_name_or_path)
     student = student_of(config, teacher)
     check_pair(student, teacher)
-    process = teacher.process(timesteps_of(config))
+    process = teacher.process(config)
     encoder = Encoder(teacher, config.resolution)
     dataset = open_dataset(
         config, encoder.resolution, labels=encoder.takes_labels, captions=encoder.takes_captions
@@ -173,11 +172,6 @@ def _variational(
     if weight is None:
         weight = float(family.trains_variance)
     return VariationalTerm(process) if weight > 0 else None
-
-
-def timesteps_of(config: RunConfig) -> Timesteps:
-    """The part of the settings that the noise process draws by."""
-    return Timesteps(**{field.name: getattr(config, field.name) for field in fields(Timesteps)})
 
 
 def objective_of(config: DistillConfig, channels: int, resolution: int) -> Objective:

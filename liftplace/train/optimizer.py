@@ -9,10 +9,10 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from liftplace.common.errors import UsageError
-from liftplace.train.run_config import RunConfig
+from liftplace.train.run_config import EmaConfig, OptimizerConfig, RunConfig
 
 
-def new_optimizer(parameters: Iterable[nn.Parameter], config: RunConfig) -> torch.optim.Optimizer:
+def new_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW, or that of bitsandbytes with its state in 8 bits.
 
     Raises:
@@ -40,7 +40,7 @@ def fuse(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
             group["fused"] = True
 
 
-def _adam(config: RunConfig) -> type[torch.optim.Optimizer]:
+def _adam(config: OptimizerConfig) -> type[torch.optim.Optimizer]:
     if not config.use_8bit_adam:
         return torch.optim.AdamW
     try:
@@ -70,7 +70,7 @@ def new_schedule(optimizer: torch.optim.Optimizer, config: RunConfig):
     return schedule
 
 
-def new_average(parameters: list[nn.Parameter], config: RunConfig) -> EMAModel:
+def new_average(parameters: list[nn.Parameter], config: EmaConfig) -> EMAModel:
     """The exponential moving average of these weights."""
     return EMAModel(
         parameters,

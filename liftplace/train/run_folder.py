@@ -9,7 +9,8 @@ import yaml
 
 from liftplace import __version__
 from liftplace.common.errors import UsageError
-from liftplace.train.run_config import MAY_CHANGE_ON_RESUME, RunConfig
+from liftplace.common.settings import may_change_on_resume
+from liftplace.train.run_config import RunConfig
 
 RECORD = "run.json"
 SETTINGS = "config.yaml"
@@ -33,7 +34,7 @@ def check_output_dir(config: RunConfig) -> None:
             f"--output_dir {folder} holds another run: name a new folder, or continue that run "
             "with --resume_from_checkpoint latest"
         )
-    _check_same(folder, asdict(config), "settings")
+    _check_same(folder, "settings", asdict(config), may_change_on_resume(type(config)))
 
 
 def check_same_run(config: RunConfig, objectives: dict[str, dict], effective_batch: int) -> None:
@@ -44,11 +45,11 @@ def check_same_run(config: RunConfig, objectives: dict[str, dict], effective_bat
     folder = Path(config.output_dir)
     if not (folder / RECORD).is_file():
         return
-    _check_same(folder, objectives, "objectives")
-    theirs = _read(folder, "effective_batch")
-    if theirs != effective_batch:
+    _check_same(folder, "objectives", objectives)
+    recorded = _read(folder, "effective_batch")
+    if recorded != effective_batch:
         raise UsageError(
-            f"--output_dir {folder} holds another run: its steps see {theirs} images, not "
+            f"--output_dir {folder} holds another run: its steps see {recorded} images, not "
             f"{effective_batch}: keep train_batch_size * gradient_accumulation_steps * processes"
         )
 
@@ -92,11 +93,11 @@ def _read(folder: Path, part: str):
         raise UsageError(f"cannot read {folder / RECORD}, the record of the run") from error
 
 
-def _check_same(folder: Path, ours: dict, part: str) -> None:
-    ours, theirs = _plain(ours), _read(folder, part)
-    for name in sorted((ours.keys() | theirs.keys()) - MAY_CHANGE_ON_RESUME):
-        if ours.get(name) != theirs.get(name):
+def _check_same(folder: Path, part: str, new: dict, may_change: frozenset[str] = frozenset()):
+    new, recorded = _plain(new), _read(folder, part)
+    for name in sorted((new.keys() | recorded.keys()) - may_change):
+        if new.get(name) != recorded.get(name):
             raise UsageError(
-                f"--output_dir {folder} holds another run: its {name} is {theirs.get(name)}, not "
-                f"{ours.get(name)}"
+                f"--output_dir {folder} holds another run: its {name} is {recorded.get(name)}, not "
+                f"{new.get(name)}"
             )

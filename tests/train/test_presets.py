@@ -6,7 +6,7 @@ from liftplace.cli import _parse
 from liftplace.common.errors import UsageError
 from liftplace.train import DistillConfig, TrainConfig
 from liftplace.train.commands import objective_of
-from liftplace.train.presets import preset_file, preset_files
+from liftplace.train.config import preset_file, preset_files
 
 NAMES = ["ddpm", "dit", "sd"]
 

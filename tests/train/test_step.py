@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from liftplace.data.batches import noisy_batches
-from liftplace.models.noise import Timesteps
+from liftplace.models.config import TimestepSampling
 from liftplace.train import Learner, NoiseProcess, Objective
 from liftplace.train.features import choose_pairs, match_features
 from liftplace.train.optimizer import fuse
@@ -41,10 +41,10 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("prediction_type", "timesteps"),
     [
-        ("epsilon", Timesteps(snr_gamma=5.0)),
-        ("v_prediction", Timesteps(antithetic_timesteps=True)),
-        ("flow", Timesteps()),
-        ("flow", Timesteps(weighting_scheme="sigma_sqrt")),
+        ("epsilon", TimestepSampling(snr_gamma=5.0)),
+        ("v_prediction", TimestepSampling(antithetic_timesteps=True)),
+        ("flow", TimestepSampling()),
+        ("flow", TimestepSampling(weighting_scheme="sigma_sqrt")),
     ],
 )
 def test_a_step_reads_nothing(digits, prediction_type, timesteps):
