@@ -14,14 +14,21 @@ from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.demo.figures import save_losses, save_samples
 from liftplace.demo.measure import Referee, measure, spread
-from liftplace.demo.methods import LABELS, MAPPED, METHODS, TimedLearner, for_cpu, new_learners
+from liftplace.demo.methods import (
+    LABELS,
+    MAPPED,
+    METHODS,
+    TimedTrainer,
+    for_cpu,
+    new_timed_trainers,
+)
 from liftplace.demo.report import announcement, collect, loading_lines, table, write_json
 from liftplace.demo.settings import FAST, FULL, DemoSettings
 from liftplace.demo.threads import choose_num_threads
 from liftplace.models.loading import LoadedModel, load_model, predict
 from liftplace.models.saving import save_pipeline
-from liftplace.train import metrics
 from liftplace.train.loop import TrainingInterrupted, fit
+from liftplace.train.run_folder import METRICS, read_metrics
 
 TEACHER = Path(__file__).parent / "teacher"
 
@@ -77,7 +84,7 @@ def run(
             group_size=settings.group_size,
             seed=settings.seed,
         )
-        curves = metrics.read_metrics(folder / metrics.FILE_NAME)
+        curves = read_metrics(folder / METRICS)
         for method in METHODS:
             _save_student(models[method.loss], teacher, folder / "students" / method.loss)
         save_samples(samples, measured, referee.floor, folder / "samples.png", settings)
@@ -110,11 +117,11 @@ def _choose_num_threads(teacher: nn.Module, settings: DemoSettings) -> int:
 
 def _train(
     teacher: LoadedModel, images, settings: DemoSettings, folder: Path
-) -> list[TimedLearner]:
+) -> list[TimedTrainer]:
     """Trains the students side by side; of the training's files only the metrics are kept."""
     run_folder = folder / "run"
     config = settings.run_config(str(run_folder))
-    learners = new_learners(teacher.model, settings, config)
+    learners = new_timed_trainers(teacher.model, settings, config)
     try:
         fit(
             learners,
@@ -127,7 +134,7 @@ def _train(
         )
     except TrainingInterrupted:  # it names a checkpoint that goes with the folder
         raise KeyboardInterrupt("interrupted: the demo left nothing behind") from None
-    (run_folder / metrics.FILE_NAME).rename(folder / metrics.FILE_NAME)
+    (run_folder / METRICS).rename(folder / METRICS)
     shutil.rmtree(run_folder)
     return learners
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from liftplace.demo.settings import DemoSettings
 from liftplace.models.shrink import shrink
 from liftplace.plots.colours import OKABE_ITO
-from liftplace.train.learner import Learner
+from liftplace.train.loop import new_trainers
 from liftplace.train.objective import Objective
 from liftplace.train.run_config import RunConfig
+from liftplace.train.trainer import ModelTrainer, TrainerSpec
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ LABELS = {"teacher": "teacher"} | {method.loss: method.label for method in METHO
 MAPPED = "place"  # whose maps are drawn
 
 
-class TimedLearner(Learner):
-    """A learner that adds up its own seconds, since several train side by side."""
+class TimedTrainer(ModelTrainer):
+    """A trainer that adds up its own seconds, since several train side by side."""
 
     seconds = 0.0
 
@@ -56,12 +57,12 @@ def for_cpu(model: nn.Module) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def new_learners(
+def new_timed_trainers(
     teacher: nn.Module, settings: DemoSettings, config: RunConfig
-) -> list[TimedLearner]:
-    """One learner a method: the same student, the same first weights, the same optimiser."""
-    return [
-        TimedLearner(
+) -> list[TimedTrainer]:
+    """One trainer a method: the same student, the same first weights, the same optimiser."""
+    specs = [
+        TrainerSpec(
             for_cpu(
                 shrink(
                     teacher.config,
@@ -81,3 +82,4 @@ def new_learners(
         )
         for method in METHODS
     ]
+    return new_trainers(specs, config, TimedTrainer)

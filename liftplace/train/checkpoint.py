@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from liftplace.common.errors import UsageError
-from liftplace.train.learner import Learner, whole
+from liftplace.train.trainer import ModelTrainer, whole
 
 STATE = "state.json"
 
@@ -72,7 +72,7 @@ class Checkpoints:
             )
         return path
 
-    def save(self, accelerator: Accelerator, learners: list[Learner], step: int) -> None:
+    def save(self, accelerator: Accelerator, trainers: list[ModelTrainer], step: int) -> None:
         """Write checkpoint-`step`, then delete those beyond the limit. Every process calls this.
 
         Raises:
@@ -88,10 +88,10 @@ class Checkpoints:
         accelerator.wait_for_everyone()
         try:
             accelerator.save_state(str(partial))
-            averages = _whole_averages(learners)
+            averages = _whole_averages(trainers)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                _write_own_state(partial, averages, learners, step)
+                _write_own_state(partial, averages, trainers, step)
                 flush(partial)
                 os.replace(partial, final)
                 _flush_folder(self.folder)
@@ -106,15 +106,15 @@ class Checkpoints:
                 shutil.rmtree(path)
         accelerator.wait_for_everyone()
 
-    def load(self, path: Path, accelerator: Accelerator, learners: list[Learner]) -> int:
-        """Put the learners back to where they were; gives the number of steps done."""
+    def load(self, path: Path, accelerator: Accelerator, trainers: list[ModelTrainer]) -> int:
+        """Put the trainers back to where they were; gives the steps that are done."""
         try:
             state = json.loads((path / STATE).read_text(encoding="utf-8"))
-            _check_names(path, list(state["learners"]), [learner.name for learner in learners])
+            _check_names(path, list(state["learners"]), [trainer.name for trainer in trainers])
             accelerator.load_state(str(path))
-            for learner in learners:
-                if learner.ema is not None:
-                    _load_average(learner, path, state["learners"][learner.name])
+            for trainer in trainers:
+                if trainer.ema is not None:
+                    _load_average(trainer, path, state["learners"][trainer.name])
         except UsageError:
             raise
         except DAMAGE as error:
@@ -128,9 +128,9 @@ class Checkpoints:
             shutil.rmtree(path)
 
 
-def _check_names(path: Path, theirs: list[str], ours: list[str]) -> None:
-    if theirs != ours:
-        raise UsageError(f"{path} holds the learners {theirs}, not {ours}")
+def _check_names(path: Path, saved: list[str], expected: list[str]) -> None:
+    if saved != expected:
+        raise UsageError(f"{path} holds the models {saved}, not {expected}")
 
 
 def _step(path: Path) -> int | None:
@@ -138,36 +138,36 @@ def _step(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _whole_averages(learners: list[Learner]) -> dict[str, dict[str, Tensor]]:
-    """The averaged weights by learner, put together where they are sharded."""
+def _whole_averages(trainers: list[ModelTrainer]) -> dict[str, dict[str, Tensor]]:
+    """The averaged weights by trainer, put together where they are sharded."""
     return {
-        learner.name: {str(i): whole(w) for i, w in enumerate(learner.ema.shadow_params)}
-        for learner in learners
-        if learner.ema is not None
+        trainer.name: {str(i): whole(w) for i, w in enumerate(trainer.ema.shadow_params)}
+        for trainer in trainers
+        if trainer.ema is not None
     }
 
 
-def _write_own_state(folder: Path, averages: dict, learners: list[Learner], step: int) -> None:
-    state = {"step": step, "learners": {learner.name: {} for learner in learners}}
-    for learner in learners:
-        if learner.ema is not None:
-            save_file(averages[learner.name], folder / _average_file(learner))
-            state["learners"][learner.name]["ema_steps"] = learner.ema.optimization_step
+def _write_own_state(folder: Path, averages: dict, trainers: list[ModelTrainer], step: int) -> None:
+    state = {"step": step, "learners": {trainer.name: {} for trainer in trainers}}
+    for trainer in trainers:
+        if trainer.ema is not None:
+            save_file(averages[trainer.name], folder / _average_file(trainer))
+            state["learners"][trainer.name]["ema_steps"] = trainer.ema.optimization_step
     (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 
 
-def _load_average(learner: Learner, folder: Path, state: dict) -> None:
-    weights = load_file(folder / _average_file(learner))
-    for number, average in enumerate(learner.ema.shadow_params):
+def _load_average(trainer: ModelTrainer, folder: Path, state: dict) -> None:
+    weights = load_file(folder / _average_file(trainer))
+    for number, average in enumerate(trainer.ema.shadow_params):
         saved = weights[str(number)].to(average.device)
         if isinstance(average, DTensor):
             saved = distribute_tensor(saved, average.device_mesh, average.placements)
         average.copy_(saved)
-    learner.ema.optimization_step = state["ema_steps"]
+    trainer.ema.optimization_step = state["ema_steps"]
 
 
-def _average_file(learner: Learner) -> str:
-    return f"ema-{learner.name}.safetensors"
+def _average_file(trainer: ModelTrainer) -> str:
+    return f"ema-{trainer.name}.safetensors"
 
 
 def flush(folder: Path) -> None:

@@ -20,13 +20,12 @@ from liftplace.models.shrink import shrink
 from liftplace.train.config import DistillConfig, TrainConfig
 from liftplace.train.dry_run import plan
 from liftplace.train.export import check_push, describe, push
-from liftplace.train.features import NOTHING, FeatureMatch, choose_pairs, match_features
-from liftplace.train.learner import Learner
-from liftplace.train.loop import fit
-from liftplace.train.objective import Objective
+from liftplace.train.features import NO_FEATURES, FeatureMatch, choose_pairs, match_features
+from liftplace.train.loop import fit, new_trainers
+from liftplace.train.objective import Objective, SpaceWeight
 from liftplace.train.run_folder import check_output_dir
-from liftplace.train.space import SpaceWeight
-from liftplace.train.variance import VariationalTerm
+from liftplace.train.trainer import TrainerSpec
+from liftplace.train.vlb import VLBLoss
 
 
 def train(config: TrainConfig) -> None:
@@ -59,10 +58,11 @@ def train(config: TrainConfig) -> None:
             print(plan(config, None, loaded, len(dataset), encoder.shape[-1]).table())
         return
     check_push(config)
-    learner = Learner(model, Objective("none"), config, name="model")
-    fit([learner], dataset=dataset, encoder=encoder, process=process, config=config)
-    learner.save(config.output_dir, process)
-    if learner.is_main_process:
+    spec = TrainerSpec(model, Objective("none"), config, name="model")
+    (trainer,) = new_trainers([spec], config)
+    fit([trainer], dataset=dataset, encoder=encoder, process=process, config=config)
+    trainer.save(config.output_dir, process)
+    if trainer.is_main_process:
         push(config)
         print(f"{config.output_dir}: load it with {loading_line(config.output_dir, model)}")
 
@@ -85,7 +85,7 @@ def distill(config: DistillConfig) -> None:
     encoder.check(dataset, random_flip=config.random_flip)
     if config.conditioning_dropout_prob > 0:
         encoder.null_conditions(1)  # raises where there are none
-    learner = learner_of(config, student, teacher, process, encoder)
+    spec = trainer_spec(config, student, teacher, process, encoder)
     if process.prediction_type == "epsilon" and start_processes().is_main_process:
         _warn_of_norms(config, student.model)
     if config.dry_run:
@@ -93,32 +93,33 @@ def distill(config: DistillConfig) -> None:
             print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
         return
     check_push(config)
+    (trainer,) = new_trainers([spec], config)
     fit(
-        [learner],
+        [trainer],
         dataset=dataset,
         encoder=encoder,
         process=process,
         config=config,
-        teacher=teacher.model if learner.objective.needs_teacher else None,
+        teacher=teacher.model if spec.objective.needs_teacher else None,
         description="Distilling",
-        like=teacher.folder,
+        base_pipeline=teacher.folder,
     )
-    learner.save(config.output_dir, process, like=teacher.folder)
-    if learner.is_main_process:
+    trainer.save(config.output_dir, process, teacher.folder)
+    if trainer.is_main_process:
         describe(config, student, teacher)
         push(config)
         print(f"{config.output_dir}: load it with {loading_line(config.output_dir, student.model)}")
 
 
-def learner_of(
+def trainer_spec(
     config: DistillConfig,
     student: LoadedModel,
     teacher: LoadedModel,
     process: NoiseProcess,
     encoder: Encoder,
     name: str = "student",
-) -> Learner:
-    """What trains the student as the settings describe it.
+) -> TrainerSpec:
+    """What a trainer of the student is made of, as the settings describe it.
 
     Raises:
         UsageError: settings that the models or the process do not go with.
@@ -130,13 +131,13 @@ def learner_of(
             "timesteps: nothing would be distilled"
         )
     objective = objective_of(config, *encoder.shape[:2])
-    return Learner(
+    return TrainerSpec(
         student.model,
         objective,
         config,
         name,
-        match=_match(config, student, teacher) if objective.has("feature") else NOTHING,
-        variational=_variational(config, student, process),
+        match=_match(config, student, teacher) if objective.has("feature") else NO_FEATURES,
+        vlb=_vlb_loss(config, student, process),
         space_weight=_space_weight(config, process),
     )
 
@@ -163,15 +164,13 @@ def _match(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) ->
     )
 
 
-def _variational(
-    config: DistillConfig, student: LoadedModel, process: NoiseProcess
-) -> VariationalTerm | None:
+def _vlb_loss(config: DistillConfig, student: LoadedModel, process: NoiseProcess) -> VLBLoss | None:
     family, weight = student.family, config.variance_weight
     if family.out_channels(student.model.config) == family.in_channels(student.model.config):
         return None
     if weight is None:
         weight = float(family.trains_variance)
-    return VariationalTerm(process) if weight > 0 else None
+    return VLBLoss(process) if weight > 0 else None
 
 
 def objective_of(config: DistillConfig, channels: int, resolution: int) -> Objective:

@@ -12,9 +12,9 @@ from liftplace.common.errors import UsageError
 from liftplace.models.costs import count_parameters
 from liftplace.models.loading import LoadedModel
 from liftplace.models.saving import RECORD, loading_line, read_record
-from liftplace.train import metrics
 from liftplace.train.config import DistillConfig
 from liftplace.train.run_config import RunConfig
+from liftplace.train.run_folder import METRICS, read_metrics
 
 BEST = "best.json"
 EVALUATION = "evaluation/"
@@ -85,8 +85,8 @@ def _recipe(config: DistillConfig) -> str:
 
 
 def _figures(folder: Path) -> str:
-    log = folder / metrics.FILE_NAME
-    lines = metrics.read_metrics(log) if log.exists() else []
+    log = folder / METRICS
+    lines = read_metrics(log) if log.exists() else []
     if not lines:
         return ""
     last = lines[-1]

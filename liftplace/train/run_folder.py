@@ -1,4 +1,7 @@
-"""The folder of a run, and the record in it of what the run is."""
+"""The folder of a run: the record of what the run is, and metrics.jsonl.
+
+metrics.jsonl has one JSON object a line, {"step": 10, "loss": 0.3, ...}.
+"""
 
 import json
 import os
@@ -6,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import yaml
+from accelerate.tracking import GeneralTracker
 
 from liftplace import __version__
 from liftplace.common.errors import UsageError
@@ -14,6 +18,7 @@ from liftplace.train.run_config import RunConfig
 
 RECORD = "run.json"
 SETTINGS = "config.yaml"
+METRICS = "metrics.jsonl"
 
 
 def check_output_dir(config: RunConfig) -> None:
@@ -101,3 +106,38 @@ def _check_same(folder: Path, part: str, new: dict, may_change: frozenset[str] =
                 f"--output_dir {folder} holds another run: its {name} is {recorded.get(name)}, not "
                 f"{new.get(name)}"
             )
+
+
+class JsonLinesTracker(GeneralTracker):
+    """Appends to metrics.jsonl what `accelerator.log` is given."""
+
+    name = "jsonl"
+    requires_logging_directory = False
+    main_process_only = True
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    @property
+    def tracker(self) -> Path:
+        return self.path
+
+    def log(self, values: dict, step: int | None = None, **kwargs) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a last line that was cut off is left out."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def forget_after(path: str | Path, step: int) -> None:
+    """Drops the lines after `step`, which the resumed run writes again."""
+    path = Path(path)
+    if not path.exists():
+        return
+    kept = [line for line in read_metrics(path) if line["step"] <= step]
+    _replace(path, "".join(json.dumps(line) + "\n" for line in kept))

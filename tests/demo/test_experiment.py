@@ -11,7 +11,7 @@ from PIL import Image
 from liftplace.common.errors import UsageError
 from liftplace.demo import experiment
 from liftplace.demo.settings import DemoSettings
-from liftplace.train.metrics import read_metrics
+from liftplace.train.run_folder import read_metrics
 
 TINY = DemoSettings(
     max_train_steps=5,

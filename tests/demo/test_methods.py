@@ -1,6 +1,6 @@
 import torch
 
-from liftplace.demo.methods import MAPPED, METHODS, new_learners
+from liftplace.demo.methods import MAPPED, METHODS, new_timed_trainers
 from liftplace.demo.settings import DemoSettings
 from tests.train.tiny import tiny_unet
 
@@ -8,7 +8,7 @@ from tests.train.tiny import tiny_unet
 def test_learners_differ_in_their_objective_alone():
     teacher = tiny_unet()
     settings = DemoSettings(student_block_out_channels=(4, 8), kd_weight=0.5, group_size=32)
-    learners = new_learners(teacher, settings, settings.run_config("run"))
+    learners = new_timed_trainers(teacher, settings, settings.run_config("run"))
     assert [each.name for each in learners] == ["none", "mse", "lift", "place"]
     assert [each.objective.loss for each in learners] == [method.loss for method in METHODS]
     assert {each.objective.kd_weight for each in learners} == {0.5}

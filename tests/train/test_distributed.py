@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from liftplace.cli import main
 from liftplace.models.saving import save_pipeline
-from liftplace.train.metrics import read_metrics
+from liftplace.train.run_folder import read_metrics
 from tests.train.tiny import process, tiny_unet
 
 LAUNCH = "-m torch.distributed.run --standalone --nproc_per_node"

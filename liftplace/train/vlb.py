@@ -15,7 +15,7 @@ from liftplace.models.noise import FLOW, NoiseProcess, NoisyBatch
 HALF_BIN = 1 / 255  # of an 8-bit image in [-1, 1]
 
 
-class VariationalTerm:
+class VLBLoss:
     """L_vlb of one timestep a sample, for a variance between the two bounds of its logarithm.
 
     The model gives v, one number an element: log variance = (v + 1) / 2 log beta_t +
@@ -56,7 +56,7 @@ class VariationalTerm:
     def __call__(self, batch: NoisyBatch, output: Tensor, v: Tensor) -> Tensor:
         """
         Args:
-            batch: noised by the process.
+            batch: with the noise of the process.
             output: (batch, channels, height, width), what the model predicts; held constant.
             v: as output.
 
