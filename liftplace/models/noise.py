@@ -1,4 +1,4 @@
-"""The noise process: from clean images to what a model sees and should answer."""
+"""The noise process: from clean images to a model's input and target."""
 
 from dataclasses import dataclass, field
 
@@ -24,7 +24,7 @@ STANDARD = TimestepSampling()
 
 @dataclass(frozen=True)
 class NoisyBatch:
-    """What a model is given and what it should answer; everything on one device."""
+    """A model's input and target, on one device."""
 
     noisy: Tensor  # (batch, channels, height, width)
     timesteps: Tensor  # (batch,)
@@ -112,10 +112,11 @@ class NoiseProcess:
         steps = self.scheduler.config.num_train_timesteps
         drawn = (count + 1) // 2 if options.antithetic_timesteps else count
         if self.prediction_type == FLOW:
+            scheme = options.weighting_scheme or "logit_normal"
+            shape_of_density = options.logit_mean, options.logit_std, options.mode_scale
             position = compute_density_for_timestep_sampling(
-                options.weighting_scheme or "logit_normal", drawn, options.logit_mean,
-                options.logit_std, options.mode_scale, device=device, generator=generator,
-            )  # fmt: skip
+                scheme, drawn, *shape_of_density, device=device, generator=generator
+            )
             # diffusers' sigmas fall with the number
             number = (position * steps).long().clamp(max=steps - 1)
         else:

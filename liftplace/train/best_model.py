@@ -13,23 +13,27 @@ from liftplace.train.export import BEST
 from liftplace.train.trainer import ModelTrainer
 
 
-class Best:
-    """One trainer's best model: a diffusers folder with best.json, which says its scores.
+class BestModel:
+    """The best model of one trainer: a diffusers folder with best.json, which says its scores.
 
     The folder is whole or not there. Should a run be killed in the instant in which a new one takes
     the place of the old, one of them is put back when the run is resumed.
 
     Args:
         folder: of the model.
-        metric: by which it is the best, one of --evaluation_metrics.
-        basis: what else its value depends on; a model that was scored otherwise is not compared.
+        metric: one of --evaluation_metrics; the model is the best by it.
+        basis: what else its value depends on. A model with another basis is not compared.
         process, base_pipeline: of `ModelTrainer.save`.
     """
 
     def __init__(
-        self, folder: Path, metric: str, basis: dict, process: NoiseProcess,
+        self,
+        folder: Path,
+        metric: str,
+        basis: dict,
+        process: NoiseProcess,
         base_pipeline: str | Path | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.folder, self.metric, self.basis = folder, metric, basis
         self._process, self._base_pipeline = process, base_pipeline
         self._partial = folder.with_name(f".{folder.name}.partial")
@@ -38,7 +42,7 @@ class Best:
     def is_better(self, scores: dict[str, Score]) -> bool:
         """Whether these are better than those of the folder; never if the metric's is not finite.
 
-        To be asked in the main process.
+        Call it in the main process.
         """
         self._put_back()
         score = scores[self.metric]

@@ -21,7 +21,7 @@ from liftplace.train.trainer import ModelTrainer, whole
 
 STATE = "state.json"
 
-# What reading a file raises that is cut off, overwritten or of another model.
+# What is raised by reading a file that is cut off, overwritten or of another model.
 DAMAGE = (OSError, EOFError, KeyError, RuntimeError, ValueError, SafetensorError, UnpicklingError)
 
 
@@ -45,8 +45,8 @@ class Checkpoints:
         """The complete checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
-        found = [path for path in self.folder.iterdir() if _step(path) is not None]
-        return sorted((path for path in found if (path / STATE).is_file()), key=_step)
+        folders = [path for path in self.folder.iterdir() if _step(path) is not None]
+        return sorted((path for path in folders if (path / STATE).is_file()), key=_step)
 
     def latest(self) -> Path | None:
         complete = self.complete()
@@ -88,10 +88,10 @@ class Checkpoints:
         accelerator.wait_for_everyone()
         try:
             accelerator.save_state(str(partial))
-            averages = _whole_averages(trainers)
+            emas = _whole_emas(trainers)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                _write_own_state(partial, averages, trainers, step)
+                _write_own_state(partial, emas, trainers, step)
                 flush(partial)
                 os.replace(partial, final)
                 _flush_folder(self.folder)
@@ -114,7 +114,7 @@ class Checkpoints:
             accelerator.load_state(str(path))
             for trainer in trainers:
                 if trainer.ema is not None:
-                    _load_average(trainer, path, state["learners"][trainer.name])
+                    _load_ema(trainer, path, state["learners"][trainer.name])
         except UsageError:
             raise
         except DAMAGE as error:
@@ -138,8 +138,8 @@ def _step(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _whole_averages(trainers: list[ModelTrainer]) -> dict[str, dict[str, Tensor]]:
-    """The averaged weights by trainer, put together where they are sharded."""
+def _whole_emas(trainers: list[ModelTrainer]) -> dict[str, dict[str, Tensor]]:
+    """The averaged weights by name, put together where they are sharded."""
     return {
         trainer.name: {str(i): whole(w) for i, w in enumerate(trainer.ema.shadow_params)}
         for trainer in trainers
@@ -147,26 +147,26 @@ def _whole_averages(trainers: list[ModelTrainer]) -> dict[str, dict[str, Tensor]
     }
 
 
-def _write_own_state(folder: Path, averages: dict, trainers: list[ModelTrainer], step: int) -> None:
+def _write_own_state(folder: Path, emas: dict, trainers: list[ModelTrainer], step: int) -> None:
     state = {"step": step, "learners": {trainer.name: {} for trainer in trainers}}
     for trainer in trainers:
         if trainer.ema is not None:
-            save_file(averages[trainer.name], folder / _average_file(trainer))
+            save_file(emas[trainer.name], folder / _ema_file(trainer))
             state["learners"][trainer.name]["ema_steps"] = trainer.ema.optimization_step
     (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 
 
-def _load_average(trainer: ModelTrainer, folder: Path, state: dict) -> None:
-    weights = load_file(folder / _average_file(trainer))
-    for number, average in enumerate(trainer.ema.shadow_params):
-        saved = weights[str(number)].to(average.device)
-        if isinstance(average, DTensor):
-            saved = distribute_tensor(saved, average.device_mesh, average.placements)
-        average.copy_(saved)
+def _load_ema(trainer: ModelTrainer, folder: Path, state: dict) -> None:
+    weights = load_file(folder / _ema_file(trainer))
+    for number, ema in enumerate(trainer.ema.shadow_params):
+        saved = weights[str(number)].to(ema.device)
+        if isinstance(ema, DTensor):
+            saved = distribute_tensor(saved, ema.device_mesh, ema.placements)
+        ema.copy_(saved)
     trainer.ema.optimization_step = state["ema_steps"]
 
 
-def _average_file(trainer: ModelTrainer) -> str:
+def _ema_file(trainer: ModelTrainer) -> str:
     return f"ema-{trainer.name}.safetensors"
 
 

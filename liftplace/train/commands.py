@@ -5,8 +5,9 @@ from dataclasses import fields
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
-from liftplace.common.distributed import start_processes
+from liftplace.common.distributed import distributed_state
 from liftplace.common.errors import UsageError
 from liftplace.common.seeds import derive_seed
 from liftplace.data import open_dataset
@@ -14,15 +15,16 @@ from liftplace.data.encoder import Encoder
 from liftplace.families import Family, family_of
 from liftplace.models.loading import LoadedModel, check_pair, load_model, read_model_config
 from liftplace.models.noise import NoiseProcess
-from liftplace.models.norms import why_forgetful
+from liftplace.models.norms import norm_warning
 from liftplace.models.saving import loading_line, read_record
 from liftplace.models.shrink import shrink
 from liftplace.train.config import DistillConfig, TrainConfig
-from liftplace.train.dry_run import plan
+from liftplace.train.dry_run import estimate_resources
 from liftplace.train.export import check_push, describe, push
 from liftplace.train.features import NO_FEATURES, FeatureMatch, choose_pairs, match_features
 from liftplace.train.loop import fit, new_trainers
 from liftplace.train.objective import Objective, SpaceWeight
+from liftplace.train.run_config import RunConfig
 from liftplace.train.run_folder import check_output_dir
 from liftplace.train.trainer import TrainerSpec
 from liftplace.train.vlb import VLBLoss
@@ -35,27 +37,26 @@ def train(config: TrainConfig) -> None:
     """
     config.check_complete()
     check_output_dir(config)
-    process = NoiseProcess.new(
-        config.prediction_type, config.ddpm_num_steps, config.ddpm_beta_schedule,
-        config,
-    )  # fmt: skip
-    given = None
+    steps, betas = config.ddpm_num_steps, config.ddpm_beta_schedule
+    process = NoiseProcess.new(config.prediction_type, steps, betas, config)
+    model_config = None
     if config.model_config_name_or_path is not None:
-        given = read_model_config(config.model_config_name_or_path)
-    resolution = config.resolution or (given and given["sample_size"])
+        model_config = read_model_config(config.model_config_name_or_path)
+    resolution = config.resolution or (model_config and model_config["sample_size"])
     if resolution is None:
         raise UsageError("--resolution is missing: the height and width of the images")
-    family = family_of(given or {"_class_name": "UNet2DModel"})
-    of_classes = given is not None and family.num_classes(family.complete(given)) is not None
-    dataset = open_dataset(config, resolution, labels=of_classes, captions=False)
-    model = _new_model(config, family, given, dataset.channels, resolution)
+    family = family_of(model_config or {"_class_name": "UNet2DModel"})
+    labels = False
+    if model_config is not None:
+        labels = family.num_classes(family.complete(model_config)) is not None
+    dataset = open_dataset(config, resolution, labels=labels, captions=False)
+    model = _new_model(config, family, model_config, dataset.channels, resolution)
     source = config.model_config_name_or_path or config.output_dir
     loaded = LoadedModel(model, None, source)
     encoder = Encoder(loaded, resolution)
     encoder.check(dataset, random_flip=config.random_flip)
     if config.dry_run:
-        if start_processes().is_main_process:
-            print(plan(config, None, loaded, len(dataset), encoder.shape[-1]).table())
+        _print_estimate(config, None, loaded, dataset, encoder)
         return
     check_push(config)
     spec = TrainerSpec(model, Objective("none"), config, name="model")
@@ -86,11 +87,10 @@ def distill(config: DistillConfig) -> None:
     if config.conditioning_dropout_prob > 0:
         encoder.null_conditions(1)  # raises where there are none
     spec = trainer_spec(config, student, teacher, process, encoder)
-    if process.prediction_type == "epsilon" and start_processes().is_main_process:
+    if process.prediction_type == "epsilon" and distributed_state().is_main_process:
         _warn_of_norms(config, student.model)
     if config.dry_run:
-        if start_processes().is_main_process:
-            print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
+        _print_estimate(config, teacher, student, dataset, encoder)
         return
     check_push(config)
     (trainer,) = new_trainers([spec], config)
@@ -111,6 +111,18 @@ def distill(config: DistillConfig) -> None:
         print(f"{config.output_dir}: load it with {loading_line(config.output_dir, student.model)}")
 
 
+def _print_estimate(
+    config: RunConfig,
+    teacher: LoadedModel | None,
+    student: LoadedModel,
+    dataset: Dataset,
+    encoder: Encoder,
+) -> None:
+    if distributed_state().is_main_process:
+        size = encoder.shape[-1]
+        print(estimate_resources(config, teacher, student, len(dataset), size).table())
+
+
 def trainer_spec(
     config: DistillConfig,
     student: LoadedModel,
@@ -119,10 +131,10 @@ def trainer_spec(
     encoder: Encoder,
     name: str = "student",
 ) -> TrainerSpec:
-    """What a trainer of the student is made of, as the settings describe it.
+    """The trainer of the student that the settings describe.
 
     Raises:
-        UsageError: settings that the models or the process do not go with.
+        UsageError: settings that do not go with the models or the process.
     """
     steps = process.scheduler.config.num_train_timesteps
     if config.kd_min_timestep >= steps:
@@ -192,7 +204,7 @@ def _elements_a_fit(config: DistillConfig, row: int) -> int:
 
 
 def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
-    """The student to start from: one that was given, or the teacher shrunk."""
+    """The student to start from: the one that the settings name, or the teacher shrunk."""
     if config.student is not None:
         return load_model(config.student)
     if teacher.family.class_name != "UNet2DModel":
@@ -211,23 +223,23 @@ def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
 
 
 def _warn_of_norms(config: DistillConfig, student: nn.Module) -> None:
-    """Of norms that lose what tells noise from image at the noisiest timesteps: see
+    """Warn of norms that lose what tells noise from image at the noisiest timesteps: see
     docs/results.md, "Who wins when the teacher predicts noise?"."""
-    problem = why_forgetful(student)
+    problem = norm_warning(student)
     if problem is None:
         return
     if config.student is None:
         remedy = "leave --student_norm_num_groups out"
     else:
         remedy = "make it anew with liftplace prune, which by default leaves them more"
-    print(f"Warning: {problem}. A new student needs not: {remedy}")
+    print(f"Warning: {problem}. A new student does not have this problem: {remedy}")
 
 
 def _new_model(
-    config: TrainConfig, family: Family, given: dict | None, channels: int, resolution: int
+    config: TrainConfig, family: Family, model_config: dict | None, channels: int, resolution: int
 ) -> nn.Module:
-    if given is not None:
-        architecture = {name: value for name, value in given.items() if not name.startswith("_")}
+    if model_config is not None:
+        architecture = {name: x for name, x in model_config.items() if not name.startswith("_")}
         architecture["sample_size"] = resolution
     else:
         levels = len(config.block_out_channels)

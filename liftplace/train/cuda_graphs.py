@@ -58,7 +58,7 @@ class CapturedFunction:
             self._signature = signature
             self._record(arguments)
         elif signature != self._signature:
-            raise ValueError(f"a CUDA graph of {self._signature} was given {signature}")
+            raise ValueError(f"a CUDA graph of {self._signature} was called with {signature}")
         values = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         for own, value in zip(self._inputs, values, strict=True):
             own.copy_(value)

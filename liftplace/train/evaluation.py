@@ -21,7 +21,7 @@ from liftplace.evaluate.judge import Judge, Score
 from liftplace.evaluate.networks import load_network
 from liftplace.evaluate.reference import real_features
 from liftplace.evaluate.sampler import Sampler
-from liftplace.train.best_model import Best
+from liftplace.train.best_model import BestModel
 from liftplace.train.run_config import RunConfig
 from liftplace.train.trainer import ModelTrainer
 
@@ -39,20 +39,22 @@ class Examiner:
     """
 
     def __init__(
-        self, trainers: list[ModelTrainer], dataset: Dataset, sampler: Sampler, config: RunConfig,
-        accelerator: Accelerator, base_pipeline: str | Path | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        trainers: list[ModelTrainer],
+        dataset: Dataset,
+        sampler: Sampler,
+        config: RunConfig,
+        accelerator: Accelerator,
+        base_pipeline: str | Path | None = None,
+    ) -> None:
         self._evaluation = Evaluation(config, dataset, sampler, accelerator)
         self._accelerator = accelerator
         folder, metric = Path(config.output_dir) / "best", config.metric_for_best_model
-        self._best = {
-            each.name: Best(
-                folder / each.name if len(trainers) > 1 else folder, metric,
-                self._evaluation.basis, sampler.process, base_pipeline,
-            )
-            for each in trainers
-            if metric is not None
-        }  # fmt: skip
+        basis, process = self._evaluation.basis, sampler.process
+        self._best = {}
+        for trainer in trainers if metric is not None else ():
+            place = folder / trainer.name if len(trainers) > 1 else folder
+            self._best[trainer.name] = BestModel(place, metric, basis, process, base_pipeline)
 
     def __call__(self, trainer: ModelTrainer, step: int) -> dict[str, float]:
         """The scores for the log. Every process of the run calls this."""
@@ -115,33 +117,30 @@ class Evaluation:
         """
         with trainer.final_weights() as model:
             parts = gather_object([self._draw(trainer, model)])
-        features = {number: part for process in parts for number, part in process.items()}
+        features = {number: part for own in parts for number, part in own.items()}
 
         def score() -> list[Score]:
             samples = torch.cat([features[number] for number in sorted(features)])
             return self._score(samples.to(self._judge.real.device))
 
-        found = main_process_decides(self._accelerator, score)
-        return dict(zip(self._config.evaluation_metrics, found, strict=True))
+        scores = main_process_decides(self._accelerator, score)
+        return dict(zip(self._config.evaluation_metrics, scores, strict=True))
 
     def _draw(self, trainer: ModelTrainer, model: nn.Module | None) -> dict[int, Tensor]:
         """The features of this process's parts of the samples, by the part's number."""
-        total, found = self._config.num_evaluation_samples, {}
+        total, features_of_part = self._config.num_evaluation_samples, {}
         firsts = range(0, total, PART)
-        process, processes = self._accelerator.process_index, self._accelerator.num_processes
+        rank, world_size = self._accelerator.process_index, self._accelerator.num_processes
         if trainer.is_sharded:  # only the main process has a model
-            process, processes = (0, 1) if model is not None else (len(firsts), 1)
-        with tqdm(
-            total=len(firsts[process::processes]), desc=f"Evaluating {trainer.name}", unit="part",
-            leave=False, disable=not trainer.is_main_process,
-        ) as bar:  # fmt: skip
-            for number in range(process, len(firsts), processes):
-                count = min(PART, total - firsts[number])
-                images = self._images(model, number, firsts[number], count)
-                features = extract_features(images, self._network, description=None)
-                found[number] = features.cpu()
-                bar.update()
-        return found
+            rank, world_size = (0, 1) if model is not None else (len(firsts), 1)
+        numbers, hidden = range(rank, len(firsts), world_size), not trainer.is_main_process
+        text = f"Evaluating {trainer.name}"
+        for number in tqdm(numbers, desc=text, unit="part", leave=False, disable=hidden):
+            count = min(PART, total - firsts[number])
+            images = self._images(model, number, firsts[number], count)
+            features = extract_features(images, self._network, description=None)
+            features_of_part[number] = features.cpu()
+        return features_of_part
 
     def _images(self, model: nn.Module, number: int, first: int, count: int) -> Tensor:
         config = self._config
@@ -175,9 +174,11 @@ def _reference(config: RunConfig, dataset: Dataset, resolution: int) -> Dataset:
             config.reference_dir, resolution=resolution, center_crop=config.center_crop
         )
     if isinstance(dataset, CachedLatents):
-        given = f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"
+        source = (
+            f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"
+        )
         raise UsageError(
-            f"--evaluation_steps needs images, and {given} holds latents: name the images' folder "
+            f"--evaluation_steps needs images, and {source} holds latents: name the images' folder "
             "with --reference_dir"
         )
     if len(dataset) < config.num_evaluation_samples:

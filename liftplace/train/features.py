@@ -50,7 +50,7 @@ class StudentWithAdapters(HookedModel):
         super().__init__(student, [pair.student for pair in match.pairs])
         self.pairs = match.pairs
         self.adapters = match.adapters
-        # What accelerate's transformer policy for FSDP shards by, unless it is told otherwise.
+        # What accelerate's transformer policy for FSDP shards by, unless it is set otherwise.
         blocks = self.family.blocks(student).values()
         self._no_split_modules = sorted({type(block).__name__ for block in blocks})
 
@@ -76,24 +76,25 @@ def match_features(
     Raises:
         UsageError: a block's name is not one, or one has maps and the other tokens.
     """
-    ours = block_shapes(student, [pair.student for pair in pairs])
-    theirs = block_shapes(teacher, [pair.teacher for pair in pairs])
+    student_shapes = block_shapes(student, [pair.student for pair in pairs])
+    teacher_shapes = block_shapes(teacher, [pair.teacher for pair in pairs])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapters = [
-            _adapter(pair, ours[pair.student], theirs[pair.teacher], always) for pair in pairs
+            _adapter(pair, student_shapes[pair.student], teacher_shapes[pair.teacher], always)
+            for pair in pairs
         ]
     return FeatureMatch(tuple(pairs), nn.ModuleList(adapters))
 
 
-def _adapter(pair: Pair, ours: torch.Size, theirs: torch.Size, always: bool) -> nn.Module:
-    if len(ours) != len(theirs):
+def _adapter(pair: Pair, student: torch.Size, teacher: torch.Size, always: bool) -> nn.Module:
+    if len(student) != len(teacher):
         raise UsageError(
-            f"--feature_layers {pair}: the student's block gives {tuple(ours)} and the teacher's "
-            f"{tuple(theirs)}; both must be maps or both tokens"
+            f"--feature_layers {pair}: the student's block gives {tuple(student)} and the "
+            f"teacher's {tuple(teacher)}; both must be maps or both tokens"
         )
-    of_maps = len(ours) == 4
-    channels = (ours[1], theirs[1]) if of_maps else (ours[2], theirs[2])
+    of_maps = len(student) == 4
+    channels = (student[1], teacher[1]) if of_maps else (student[2], teacher[2])
     if channels[0] == channels[1] and not always:
         return nn.Identity()
     return nn.Conv2d(*channels, kernel_size=1) if of_maps else nn.Linear(*channels)
@@ -147,20 +148,20 @@ def choose_pairs(
     if chosen and tuple(chosen) != (BY_POSITION,):
         halves = [text.split(":", 1) for text in chosen]
         return tuple(dict.fromkeys(Pair(half[0], half[-1]) for half in halves))
-    ours = list(family_of_model(student).blocks(student))
-    mapped = [Pair(name, layer_map[name]) for name in ours if name in (layer_map or {})]
+    blocks = list(family_of_model(student).blocks(student))
+    mapped = [Pair(name, layer_map[name]) for name in blocks if name in (layer_map or {})]
     if mapped and not chosen:
         return tuple(mapped)
-    return by_position(ours, list(family_of_model(teacher).blocks(teacher)))
+    return by_position(blocks, list(family_of_model(teacher).blocks(teacher)))
 
 
-def by_position(ours: Sequence[str], theirs: Sequence[str]) -> tuple[Pair, ...]:
-    """Every block of `ours` with one of `theirs` of the same kind: of n, the i-th with the last of
-    the i-th n-th of theirs, which is what it stands for."""
+def by_position(student: Sequence[str], teacher: Sequence[str]) -> tuple[Pair, ...]:
+    """Each of the student's blocks with one of the teacher's of the same kind: of n, the i-th with
+    the last of the i-th of n equal parts, in whose place it stands."""
     pairs = []
-    for name in ours:
-        same = [other for other in ours if _kind(other) == _kind(name)]
-        candidates = [other for other in theirs if _kind(other) == _kind(name)]
+    for name in student:
+        same = [other for other in student if _kind(other) == _kind(name)]
+        candidates = [other for other in teacher if _kind(other) == _kind(name)]
         if not candidates:
             raise UsageError(
                 f"the teacher has no block like the student's {name}: name the pairs with "

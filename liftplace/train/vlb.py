@@ -69,10 +69,8 @@ class VLBLoss:
         clean = self._clean(batch, batch.target.float())
         error = self._clean(batch, output.detach().float()) - clean
         mean_error = self._rows("x0_share", batch) * error
-        divergence = 0.5 * (
-            log_variance - low - 1 + (low - log_variance).exp()
-            + mean_error.square() * (-log_variance).exp()
-        )  # fmt: skip
+        of_mean = mean_error.square() * (-log_variance).exp()
+        divergence = 0.5 * (log_variance - low - 1 + (low - log_variance).exp() + of_mean)
         # The posterior's mean at step 0 is x_0, so the model's is off by `error`. Elsewhere that
         # is too much for a likelihood, whose gradient would be NaN though it is not used.
         is_first = (batch.timesteps == 0).view(-1, 1, 1, 1)

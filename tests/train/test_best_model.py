@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from liftplace.evaluate.judge import Score
 from liftplace.models.loading import load_model
-from liftplace.train.best_model import Best
+from liftplace.train.best_model import BestModel
 from liftplace.train.trainer import ModelTrainer
 from tests.train.tiny import assert_same_weights, config_for, process, spec_for
 
@@ -22,9 +22,8 @@ def trainer():
 
 
 def best(folder, **changes):
-    return Best(**{
-        "folder": folder / "best", "metric": "fd", "basis": BASIS, "process": process()
-    } | changes)  # fmt: skip
+    standard = {"folder": folder / "best", "metric": "fd", "basis": BASIS, "process": process()}
+    return BestModel(**standard | changes)
 
 
 def scores(value, better="lower"):
@@ -47,9 +46,16 @@ def test_the_best_is_a_model_with_its_scores(tmp_path):
 
 @pytest.mark.parametrize(
     ("better", "value", "expected"),
-    [("lower", 4.9, True), ("lower", 5.0, False), ("lower", 5.1, False), ("higher", 5.1, True),
-     ("higher", 4.9, False), ("lower", math.nan, False), ("higher", math.inf, False)],
-)  # fmt: skip
+    [
+        ("lower", 4.9, True),
+        ("lower", 5.0, False),
+        ("lower", 5.1, False),
+        ("higher", 5.1, True),
+        ("higher", 4.9, False),
+        ("lower", math.nan, False),
+        ("higher", math.inf, False),
+    ],
+)
 def test_only_a_better_one_takes_its_place(tmp_path, better, value, expected):
     best(tmp_path).keep(trainer(), 3, scores(5.0, better))
     assert best(tmp_path).is_better(scores(value, better)) is expected  # as a resumed run asks

@@ -160,7 +160,7 @@ def test_image_folder(tmp_path):
             dataloader_num_workers=0,
             center_crop=True,
             random_flip=True,
-        )  # fmt: skip
+        )
     )
     assert DDPMPipeline.from_pretrained(tmp_path / "run").unet.config.in_channels == 3
 
@@ -175,7 +175,7 @@ def test_images_read_in_other_processes_are_the_same_images(tmp_path):
                 logging_steps=1,
                 train_data_dir=str(tmp_path / "images"),
                 dataloader_num_workers=workers,
-            )  # fmt: skip
+            )
         )
     one, other = (read_metrics(tmp_path / f"run-{n}" / "metrics.jsonl") for n in (0, 1))
     assert one == other

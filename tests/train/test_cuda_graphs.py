@@ -36,9 +36,14 @@ def test_python_runs_once_and_the_result_is_overwritten(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "other", [({"x": torch.zeros(3)}, 2), ({"y": torch.zeros(2)}, 2), ({"x": torch.zeros(2)}, 3),
-              ({"x": torch.zeros(2, dtype=torch.float64)}, 2)],
-)  # fmt: skip
+    "other",
+    [
+        ({"x": torch.zeros(3)}, 2),
+        ({"y": torch.zeros(2)}, 2),
+        ({"x": torch.zeros(2)}, 3),
+        ({"x": torch.zeros(2, dtype=torch.float64)}, 2),
+    ],
+)
 def test_arguments_of_another_kind_are_refused(monkeypatch, other):
     recording.on_a_cpu(monkeypatch)
     captured = CapturedFunction(lambda given, factor: given[min(given)] * factor)

@@ -98,8 +98,8 @@ def test_nothing_goes_on_when_all_have_failed(tmp_path, digits):
     config = config_for(tmp_path)
     (trainer,) = new_trainers([spec_for(config, "none")], config)
     disturbed = Disturbed(digits, 2, make_nan)
-    failed = fit([trainer], dataset=disturbed, encoder=encoder(), process=process(), config=config,
-                 keep_going=True)  # fmt: skip
+    parts = {"dataset": disturbed, "encoder": encoder(), "process": process()}
+    failed = fit([trainer], config=config, keep_going=True, **parts)
     assert list(failed) == ["none"]
     assert len(read_metrics(tmp_path / "metrics.jsonl")) <= 2
     assert checkpoints(tmp_path) == []
@@ -127,8 +127,8 @@ def test_average_that_is_not_finite_is_not_saved(tmp_path, digits):
         trainer.ema.shadow_params[0].fill_(torch.nan)
 
     with pytest.raises(NonFiniteError, match="^step 3: a weight of none is not finite"):
-        fit([trainer], dataset=Disturbed(digits, 2, spoil), encoder=encoder(), process=process(),
-            config=config)  # fmt: skip
+        disturbed = Disturbed(digits, 2, spoil)
+        fit([trainer], dataset=disturbed, encoder=encoder(), process=process(), config=config)
     assert checkpoints(tmp_path) == []
 
 
@@ -172,11 +172,11 @@ def test_shares_are_those_of_gradients_taken_by_hand(tmp_path, batch, answer):
     }
     weights = list(trainer.model.parameters())
     gradients = {
-        name: torch.cat([
-            part.flatten() for part in torch.autograd.grad(loss, weights, retain_graph=True)
-        ])
+        name: torch.cat(
+            [part.flatten() for part in torch.autograd.grad(loss, weights, retain_graph=True)]
+        )
         for name, loss in losses.items()
-    }  # fmt: skip
+    }
     whole = sum(gradients.values())
     for name, gradient in gradients.items():
         share = (gradient @ whole / (whole @ whole)).item()

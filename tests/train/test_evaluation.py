@@ -16,9 +16,11 @@ from liftplace.train.trainer import ModelTrainer
 from tests.train.tiny import config_for, encoder, process, spec_for
 
 SETTINGS = {
-    "evaluation_steps": 2, "num_evaluation_samples": 12, "num_inference_steps": 2,
+    "evaluation_steps": 2,
+    "num_evaluation_samples": 12,
+    "num_inference_steps": 2,
     "validation_prompts": None,
-}  # fmt: skip
+}
 
 
 def prepared(folder, **changes):
@@ -35,16 +37,20 @@ def run(*flags: str) -> None:
 
 def test_scores_while_training_are_those_of_liftplace_evaluate(tmp_path, teacher_folder):
     trained = tmp_path / "run"
-    run("distill", "--pretrained_teacher_name_or_path", str(teacher_folder),
-        "--output_dir", str(trained), "--dataset_name", "digits",
-        "--student_block_out_channels", "4", "4", "--max_train_steps", "3", "--use_ema",
-        "--evaluation_steps", "2", "--evaluation_metrics", "fd,kid,recall",
-        "--num_evaluation_samples", "150", "--num_inference_steps", "2", "--seed", "3",
-        "--checkpointing_steps", "0", "--report_to", "none", "--logging_steps", "5")  # fmt: skip
+    flags = (
+        "--dataset_name digits --student_block_out_channels 4 4 --max_train_steps 3 --use_ema "
+        "--evaluation_steps 2 --evaluation_metrics fd,kid,recall --num_evaluation_samples 150 "
+        "--num_inference_steps 2 --seed 3 --checkpointing_steps 0 --report_to none "
+        "--logging_steps 5"
+    )
+    teacher = ("--pretrained_teacher_name_or_path", str(teacher_folder))
+    run("distill", *teacher, "--output_dir", str(trained), *flags.split())
     scored = tmp_path / "scores"
-    run("evaluate", "--model", str(trained), "--reference_dir", "digits", "--metrics",
-        "fd,kid,recall", "--num_samples", "150", "--num_inference_steps", "2", "--seed", "3",
-        "--interval_draws", "2", "--output_dir", str(scored))  # fmt: skip
+    flags = (
+        "--reference_dir digits --metrics fd,kid,recall --num_samples 150 --num_inference_steps 2 "
+        "--seed 3 --interval_draws 2"
+    )
+    run("evaluate", "--model", str(trained), "--output_dir", str(scored), *flags.split())
     lines = read_metrics(trained / "metrics.jsonl")
     assert [line["step"] for line in lines] == [2, 3]
     results = json.loads((scored / "results.json").read_text())
@@ -99,9 +105,11 @@ def test_other_images_can_be_the_reference(tmp_path, digits):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"num_evaluation_samples": 5000}, "num_evaluation_samples is 5000, but there are 4000"),
-     ({"feature_network": "none"}, "there is no feature_network 'none'")],
-)  # fmt: skip
+    [
+        ({"num_evaluation_samples": 5000}, "num_evaluation_samples is 5000, but there are 4000"),
+        ({"feature_network": "none"}, "there is no feature_network 'none'"),
+    ],
+)
 def test_what_cannot_be_scored_is_refused_before_the_run(tmp_path, digits, changes, message):
     config, _, accelerator = prepared(tmp_path, **changes)
     with pytest.raises(UsageError, match=message):

@@ -23,13 +23,17 @@ SMALLER = {
     "UNet2DConditionModel": {"block_out_channels": (8, 16)},
     "DiTTransformer2DModel": {"num_attention_heads": 1, "num_layers": 2},
     "PixArtTransformer2DModel": {
-        "num_attention_heads": 1, "num_layers": 2, "cross_attention_dim": 8
+        "num_attention_heads": 1,
+        "num_layers": 2,
+        "cross_attention_dim": 8,
     },
     "SD3Transformer2DModel": {
-        "num_attention_heads": 1, "num_layers": 2, "caption_projection_dim": 8
+        "num_attention_heads": 1,
+        "num_layers": 2,
+        "caption_projection_dim": 8,
     },
     "FluxTransformer2DModel": {"num_attention_heads": 1, "num_layers": 1, "num_single_layers": 2},
-}  # fmt: skip
+}
 
 
 def matched(name, *, always=False, **changes):
@@ -149,8 +153,9 @@ def test_by_position_keeps_to_the_kind():
     ours = ["down_blocks.0", "up_blocks.0"]
     theirs = ["down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"]
     assert by_position(ours, theirs) == (
-        Pair("down_blocks.0", "down_blocks.1"), Pair("up_blocks.0", "up_blocks.1")
-    )  # fmt: skip
+        Pair("down_blocks.0", "down_blocks.1"),
+        Pair("up_blocks.0", "up_blocks.1"),
+    )
     with pytest.raises(UsageError, match="the teacher has no block like the student's mid_block"):
         by_position(["mid_block"], ours)
 
@@ -161,8 +166,9 @@ def test_pairs_are_chosen_or_mapped_or_by_position():
     names = layers(4)
     layer_map = {names[0]: names[0], names[1]: names[2], "elsewhere": "x"}
     assert choose_pairs(student, teacher, (f"{names[1]}:{names[3]}", names[0]), layer_map) == (
-        Pair(names[1], names[3]), Pair(names[0], names[0])
-    )  # fmt: skip
+        Pair(names[1], names[3]),
+        Pair(names[0], names[0]),
+    )
     mapped = (Pair(names[0], names[0]), Pair(names[1], names[2]))
     assert choose_pairs(student, teacher, (), layer_map) == mapped
     by_depth = (Pair(names[0], names[1]), Pair(names[1], names[3]))

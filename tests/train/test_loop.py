@@ -121,9 +121,7 @@ def test_trainers_side_by_side_are_as_alone(tmp_path, digits, whole, name):
 def test_metrics_are_complete(whole):
     line = read_metrics(whole[1] / "metrics.jsonl")[-1]
     common = ["loss", "task", "weighted/task", "gradient_norm", "learning_rate"]
-    place = [
-        *common, "kd", "coarse", "fine", "weight", "weighted/coarse", "weighted/fine"
-    ]  # fmt: skip
+    place = [*common, "kd", "coarse", "fine", "weight", "weighted/coarse", "weighted/fine"]
     expected = {"step", *(f"none/{key}" for key in common), *(f"place/{key}" for key in place)}
     assert line.keys() == expected
 
@@ -225,9 +223,12 @@ def test_what_does_not_go_together_is_refused(tmp_path, digits):
 
 
 EVALUATED = {
-    "evaluation_steps": 2, "num_evaluation_samples": 12, "num_inference_steps": 1,
-    "metric_for_best_model": "fd", "reference_dir": "digits",
-}  # fmt: skip
+    "evaluation_steps": 2,
+    "num_evaluation_samples": 12,
+    "num_inference_steps": 1,
+    "metric_for_best_model": "fd",
+    "reference_dir": "digits",
+}
 
 
 def test_resumed_run_knows_the_best_so_far(tmp_path, digits):

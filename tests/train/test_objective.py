@@ -173,9 +173,12 @@ def test_a_learned_variance_is_part_of_the_task(outputs, reduction, factor):
 @pytest.mark.parametrize("term", ["task", "kd", "mse", "feature"])
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [("constant", [4.0, 4.0, 4.0, 4.0]), ("linear", [4.0, 3.25, 2.5, 1.0]),
-     ("cosine", [4.0, 3.5607, 2.5, 1.0])],
-)  # fmt: skip
+    [
+        ("constant", [4.0, 4.0, 4.0, 4.0]),
+        ("linear", [4.0, 3.25, 2.5, 1.0]),
+        ("cosine", [4.0, 3.5607, 2.5, 1.0]),
+    ],
+)
 def test_weights_have_schedules(term, schedule, expected):
     given = {f"{term}_weight": 4.0, f"{term}_weight_schedule": schedule, f"{term}_weight_end": 1.0}
     objective = Objective(**given)
@@ -200,18 +203,27 @@ def test_features_that_only_come_later_need_the_teacher():
 
 
 EVERYTHING = {
-    "task_weight": 0.5, "kd_weight": 2.0, "mse_weight": 0.25, "feature_weight": 0.1,
-    "kd_weight_schedule": "linear", "kd_weight_end": 1.0,
-}  # fmt: skip
+    "task_weight": 0.5,
+    "kd_weight": 2.0,
+    "mse_weight": 0.25,
+    "feature_weight": 0.1,
+    "kd_weight_schedule": "linear",
+    "kd_weight_end": 1.0,
+}
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize(
     ("loss", "terms", "expected"),
-    [("none", "both", ()), ("mse", "both", ("kd",)), ("lift", "both", ("coarse", "fine")),
-     ("place", "both", ("coarse", "fine")), ("place", "coarse", ("coarse",)),
-     ("place", "fine", ("fine",))],
-)  # fmt: skip
+    [
+        ("none", "both", ()),
+        ("mse", "both", ("kd",)),
+        ("lift", "both", ("coarse", "fine")),
+        ("place", "both", ("coarse", "fine")),
+        ("place", "coarse", ("coarse",)),
+        ("place", "fine", ("fine",)),
+    ],
+)
 def test_the_loss_is_the_sum_of_its_weighted_terms(outputs, loss, terms, expected, reduction):
     student, target, teacher = outputs
     objective = Objective(loss, terms=terms, reduction=reduction, weight=0.3, **EVERYTHING)
@@ -219,9 +231,14 @@ def test_the_loss_is_the_sum_of_its_weighted_terms(outputs, loss, terms, expecte
 
     def call(only=None):
         return objective(
-            student, target, teacher, variance=variance, features=hidden_pair(outputs),
-            progress=0.5, only=only,
-        )  # fmt: skip
+            student,
+            target,
+            teacher,
+            variance=variance,
+            features=hidden_pair(outputs),
+            progress=0.5,
+            only=only,
+        )
 
     found = call()
     weighted = {k.removeprefix("weighted/"): v for k, v in found.items() if "weighted/" in k}
@@ -262,8 +279,9 @@ def test_moments_join_any_loss(outputs, loss, reduction, factor):
     same(terms["weighted/moment"], 0.25 * terms["moment"])
     assert objective.needs_teacher and "moment" in objective.summands
     alone = objective(student, target, teacher, only="moment")["loss"]
-    found, expected = (torch.autograd.grad(x, student, retain_graph=True)[0]
-                       for x in (alone, 0.25 * factor * gap))  # fmt: skip
+    found, expected = (
+        torch.autograd.grad(x, student, retain_graph=True)[0] for x in (alone, 0.25 * factor * gap)
+    )
     same(found, expected)
 
 

@@ -87,8 +87,11 @@ def test_a_shorter_process_counts_less():
     betas = torch.linspace(1e-4, 0.02, 1000).tolist()
     terms = []
     for steps in (1000, 500):
-        config = {"_class_name": "DDPMScheduler", "num_train_timesteps": steps,
-                  "trained_betas": betas[:steps]}  # fmt: skip
+        config = {
+            "_class_name": "DDPMScheduler",
+            "num_train_timesteps": steps,
+            "trained_betas": betas[:steps],
+        }
         process = NoiseProcess(config)
         _, batch, prediction, v = drawn(process, [100])
         terms.append(VLBLoss(process)(batch, prediction, v))
