@@ -1,7 +1,5 @@
 """The training loop: any number of models on the same batches, one teacher for all of them."""
 
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +14,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from liftplace.common.errors import NonFiniteError, UsageError
+from liftplace.common.interrupt import Interrupt
 from liftplace.common.seeds import derive_seed
 from liftplace.data.batches import effective_batch, noisy_batches
 from liftplace.data.encoder import Encoder
@@ -39,7 +38,7 @@ def new_trainers(
     """Trainers for `fit`, side by side on one accelerator.
 
     Args:
-        specs: of each; they may differ in the settings of optimiser, schedule and average.
+        specs: of each; they may differ in the settings of optimiser, schedule and EMA.
         config: of the run.
         trainer_class: `ModelTrainer` or what is made of it.
 
@@ -298,34 +297,6 @@ def _progress_bar(
     hidden = description is None or not accelerator.is_local_main_process
     total = config.max_train_steps
     return tqdm(initial=start, total=total, desc=description, unit="step", disable=hidden)
-
-
-class Interrupt:
-    """While entered, the first Ctrl-C or SIGTERM sets `requested`, so that the step can finish; the
-    second stops at once.
-
-    Signals reach the main thread only; in another thread this does nothing.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __enter__(self) -> "Interrupt":
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
-        return self
-
-    def __exit__(self, *error) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
 
 
 def _agree_to_stop(accelerator: Accelerator, interrupt: Interrupt, log: bool) -> bool:

@@ -137,30 +137,30 @@ class Objective:
             UsageError: `kd_min_timestep` is set and there are no timesteps.
         """
         task = self._squared_error(student, target, sample_weight)
-        terms, fitted = {"task": task}, {}
+        metrics, fitted = {"task": task}, {}
         if variance is not None:
-            terms["variance"] = variance.mean() * self._elements(student)
-            task = task + self.variance_weight * terms["variance"]
+            metrics["variance"] = variance.mean() * self._elements(student)
+            task = task + self.variance_weight * metrics["variance"]
         summands = {"task": self.weight_of("task", progress) * task}
         compared = self._compared(student, teacher, timesteps, kd_sample_weight)
         if self.loss == "mse":
-            terms["kd"] = self._squared_error(*compared)
+            metrics["kd"] = self._squared_error(*compared)
         elif self.loss != "none":
-            terms["kd"], fitted = self._fitted(*compared, progress, process_group=process_group)
-            terms |= fitted
+            metrics["kd"], fitted = self._fitted(*compared, progress, process_group=process_group)
+            metrics |= fitted
         kd_weight = self.weight_of("kd", progress)
-        if "kd" in terms:
-            summands["kd"] = kd_weight * terms["kd"]
+        if "kd" in metrics:
+            summands["kd"] = kd_weight * metrics["kd"]
         if self.has("mse"):
-            terms["mse"] = self._squared_error(student, teacher)
-            summands["mse"] = self.weight_of("mse", progress) * terms["mse"]
+            metrics["mse"] = self._squared_error(student, teacher)
+            summands["mse"] = self.weight_of("mse", progress) * metrics["mse"]
         if self.has("moment"):
             moment = moment_loss(student, teacher, norm=self.moment_norm, moments=self.moments)
-            terms["moment"] = moment * self._elements(student)
-            summands["moment"] = self.weight_of("moment", progress) * terms["moment"]
+            metrics["moment"] = moment * self._elements(student)
+            summands["moment"] = self.weight_of("moment", progress) * metrics["moment"]
         if self.has("feature"):
             feature = feature_loss(features, reduction=self.reduction, mask=self.feature_mask)
-            terms["feature"] = feature
+            metrics["feature"] = feature
             summands["feature"] = self.weight_of("feature", progress) * feature
         loss = total = sum(summands.values())
         if fitted:
@@ -171,8 +171,8 @@ class Objective:
                 options = {"terms": only, "weight": fitted["weight"]}
                 summands[only] = kd_weight * self._fitted(*compared, progress, **options)[0]
             loss = summands[only] + 0 * total
-        weighted = {f"weighted/{name}": value for name, value in summands.items()}
-        return {"loss": loss} | {name: value.detach() for name, value in (terms | weighted).items()}
+        metrics |= {f"weighted/{name}": value for name, value in summands.items()}
+        return {"loss": loss} | {name: value.detach() for name, value in metrics.items()}
 
     def _compared(
         self,

@@ -1,4 +1,4 @@
-"""What trains one model: its objective, optimiser, learning rate schedule and average."""
+"""What trains one model: its objective, optimiser, learning rate schedule and EMA."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -33,10 +33,10 @@ class TrainerSpec:
     Attributes:
         model: trained in place.
         objective: what it minimises.
-        config: settings of optimiser, schedule, average and device; the others are not read.
+        config: settings of optimiser, schedule, EMA and device; the others are not read.
         name: of the model in metrics and checkpoints.
         match: blocks whose hidden states are compared. The adapters are trained and restored with
-            the model; the average and the final model are without them.
+            the model; the EMA and the final model are without them.
         vlb: loss of the variance, for a model that learns it.
         space_weight: of the samples in the distillation loss; None for 1.
     """
@@ -51,7 +51,7 @@ class TrainerSpec:
 
 
 class ModelTrainer:
-    """Trains one model by AdamW, with clipping and where asked for an average of the weights.
+    """Trains one model by AdamW, with clipping and, if the settings say so, an EMA of the weights.
 
     Several may train side by side on the same batches; each behaves as if alone.
 
@@ -262,7 +262,7 @@ class ModelTrainer:
 
     @contextmanager
     def final_weights(self) -> Iterator[nn.Module | None]:
-        """The model as it will be saved: with the averaged weights where there is an average.
+        """The model as it will be saved: with the EMA of the weights where there is one.
 
         Every process of the run enters. Where the model is sharded, the main process gets a whole
         copy and the others None.
@@ -281,14 +281,14 @@ class ModelTrainer:
 
     def _whole_copy(self) -> nn.Module | None:
         state = self.accelerator.get_state_dict(self._wrapped)
-        averages = [whole(average) for average in self.ema.shadow_params] if self.ema else []
+        ema = [whole(weight) for weight in self.ema.shadow_params] if self.ema else []
         if not self.is_main_process:
             return None
         of_model = (name for name in state if name.startswith(MODEL))
         weights = {name.removeprefix(MODEL): state[name] for name in of_model}
-        if averages:
+        if ema:
             names = [name for name, w in self.model.named_parameters() if w.requires_grad]
-            weights |= dict(zip(names, averages, strict=True))
+            weights |= dict(zip(names, ema, strict=True))
         copy = type(self.model).from_config(self.model.config)
         copy.load_state_dict(weights)
         return copy.to(self.accelerator.device)

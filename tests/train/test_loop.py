@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -28,7 +27,7 @@ from liftplace.train import (
 from liftplace.train import checkpoint as checkpoint_module
 from liftplace.train.features import choose_pairs, match_features
 from liftplace.train.hooked_model import Teacher
-from liftplace.train.loop import Interrupt, train_step
+from liftplace.train.loop import train_step
 from liftplace.train.optimizer import fuse
 from liftplace.train.run_folder import read_metrics
 from tests.train.tiny import (
@@ -251,31 +250,6 @@ def test_resumed_run_knows_the_best_so_far(tmp_path, digits):
             assert best["step"] == min(values, key=values.get)
             assert best["value"] == values[best["step"]]
     assert not list((resumed / "best").glob(".*"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_first_signal_asks_and_second_stops(number):
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
-        assert not interrupt.requested
-        os.kill(os.getpid(), number)
-        assert interrupt.requested
-        os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is before
-
-
-def test_other_threads_leave_signals_alone():
-    requested = []
-
-    def enter():
-        with Interrupt() as interrupt:
-            requested.append(interrupt.requested)
-
-    before = signal.getsignal(signal.SIGINT)
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    assert requested == [False] and signal.getsignal(signal.SIGINT) is before
 
 
 CUDA = SimpleNamespace(device=torch.device("cuda"), mixed_precision="no")
