@@ -98,11 +98,11 @@ def make_run(student: str, mode: str, data: str, options) -> SimpleNamespace:
     from liftplace.demo.experiment import TEACHER
     from liftplace.models.loading import load_model
     from liftplace.models.shrink import shrink
-    from liftplace.train.learner import Learner
+    from liftplace.train.hooked_model import Teacher
+    from liftplace.train.loop import train_step
     from liftplace.train.objective import Objective
     from liftplace.train.run_config import RunConfig
-    from liftplace.train.step import train_step
-    from liftplace.train.teacher import Teacher
+    from liftplace.train.trainer import ModelTrainer, TrainerSpec
 
     config = RunConfig(
         train_batch_size=options.train_batch_size, max_train_steps=FOREVER, use_ema=True,
@@ -115,8 +115,7 @@ def make_run(student: str, mode: str, data: str, options) -> SimpleNamespace:
     loaded = load_model(TEACHER)
     channels, groups = STUDENTS[student]
     made = shrink(loaded.model.config, channels, norm_num_groups=groups)
-    learner = Learner(made, Objective(options.loss), config)
-    learner.prepare(accelerator)
+    learner = ModelTrainer(TrainerSpec(made, Objective(options.loss), config), accelerator)
     teacher = Teacher(
         loaded.model, accelerator.device, config.mixed_precision, (), config.compile,
         config.cuda_graphs,

@@ -154,7 +154,7 @@ def _parse(options_class: type, command: str, argv: list[str]):
         description += " --preset ddpm|sd|dit gives those of the paper's experiments; both win."
         preset, argv = _take_out("--preset", argv)
         if preset is not None:
-            files.insert(0, _named("liftplace.train.presets:preset_file")(preset))
+            files.insert(0, _named("liftplace.train.config:preset_file")(preset))
     settings = {}
     for path in files:
         settings |= _named("liftplace.common.settings:read_yaml")(path, options_class)

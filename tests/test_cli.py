@@ -14,7 +14,7 @@ import liftplace
 from liftplace.cli import main
 from liftplace.models.loading import load_model
 from liftplace.models.saving import save_pipeline
-from liftplace.train.metrics import read_metrics
+from liftplace.train.run_folder import read_metrics
 from tests.train.tiny import process, tiny_unet
 
 

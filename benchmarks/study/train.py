@@ -24,11 +24,11 @@ from liftplace.demo.methods import for_cpu
 from liftplace.models.loading import LoadedModel, load_model
 from liftplace.students.build import build_student
 from liftplace.students.config import PruneConfig
-from liftplace.train.commands import learner_of, student_of, timesteps_of
+from liftplace.train.commands import student_of, trainer_spec
 from liftplace.train.config import DistillConfig
-from liftplace.train.learner import Learner
-from liftplace.train.loop import fit
-from liftplace.train.metrics import FILE_NAME, read_metrics
+from liftplace.train.loop import fit, new_trainers
+from liftplace.train.run_folder import METRICS, read_metrics
+from liftplace.train.trainer import TrainerSpec
 
 ROOT = Path(__file__).parents[2]
 SPIKE = 3.0  # times the running median
@@ -68,18 +68,19 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
     for stage in cells[0].stages:
         if (kept := _kept(folder, stage)).exists():
             continue
-        learners = [_learner(cell, teacher, stage, device) for cell in cells]
+        specs = [_trainer_spec(cell, teacher, stage, device) for cell in cells]
+        learners = new_trainers(specs, config)
         failed = fit(
             learners,
             dataset=load_dataset(dataset, resolution=judge.resolution, split="train"),
             encoder=Encoder(teacher),
-            process=teacher.process(timesteps_of(config)),
+            process=teacher.process(config),
             config=replace(config, max_train_steps=stage, **_checkpoints(cells[0], folder)),
             teacher=teacher.model,
             description=None,
             keep_going=True,
         )
-        log = read_metrics(folder / FILE_NAME)
+        log = read_metrics(folder / METRICS)
         scored = []
         for cell, learner in zip(cells, learners, strict=True):
             seen = of_training(log, learner.name if len(cells) > 1 else None)
@@ -121,7 +122,7 @@ def _checkpoints(cell: Cell, folder: Path) -> dict[str, Any]:
     }
 
 
-def _learner(cell: Cell, teacher: LoadedModel, stage: int, device: str) -> Learner:
+def _trainer_spec(cell: Cell, teacher: LoadedModel, stage: int, device: str) -> TrainerSpec:
     config = replace(_config(cell, Path(cell.hash), device), max_train_steps=stage)
     groups = _norm_groups(cell.settings, teacher)
     if "prune" in cell.settings:
@@ -134,7 +135,7 @@ def _learner(cell: Cell, teacher: LoadedModel, stage: int, device: str) -> Learn
     else:
         student = student_of(replace(config, student_norm_num_groups=groups), teacher)
     encoder = Encoder(teacher)
-    return learner_of(config, student, teacher, teacher.process(), encoder, name=cell.hash)
+    return trainer_spec(config, student, teacher, teacher.process(), encoder, name=cell.hash)
 
 
 def _norm_groups(settings: Settings, teacher: LoadedModel) -> int:

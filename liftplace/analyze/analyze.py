@@ -21,7 +21,7 @@ from liftplace.analyze.maps import compute_maps
 from liftplace.analyze.pages import advice_lines, summary, write_report
 from liftplace.analyze.sampled import KINDS, TEACHER, Drawer, sample_and_score
 from liftplace.analyze.shares import carry
-from liftplace.common.distributed import device_of, main_process_decides, start_processes
+from liftplace.common.distributed import device_of, distributed_state, main_process_decides
 from liftplace.common.errors import UsageError
 from liftplace.common.text_table import text_table
 from liftplace.data import CachedLatents, load_dataset
@@ -59,7 +59,7 @@ def analyze(config: AnalyzeConfig) -> dict | None:
         OSError: a file could not be written.
     """
     config.check_complete()
-    state = start_processes()
+    state = distributed_state()
     device = device_of(state)
     teacher, students = _load(config)
     process = teacher.process()
@@ -203,7 +203,7 @@ def _check_sizes(config: AnalyzeConfig, encoder: Encoder, process: NoiseProcess)
         raise UsageError(
             f"--group_sizes {config.group_sizes[0]} is larger than a row, which has {row} elements"
         )
-    if start_processes().is_main_process and fitting != config.group_sizes:
+    if distributed_state().is_main_process and fitting != config.group_sizes:
         larger = " ".join(str(size) for size in config.group_sizes if size > row)
         print(f"--group_sizes {larger} left out: a row has {row} elements")
 

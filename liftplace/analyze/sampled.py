@@ -11,7 +11,7 @@ from liftplace.analyze.analysis import Samples
 from liftplace.analyze.config import AnalyzeConfig
 from liftplace.analyze.correct import corrected_by
 from liftplace.analyze.trajectory import Moments, TrajectoryFit, corrected_with, recorded_by
-from liftplace.common.distributed import start_processes
+from liftplace.common.distributed import distributed_state
 from liftplace.common.errors import NonFiniteError
 from liftplace.evaluate.collect import collect
 from liftplace.evaluate.features import extract_features
@@ -105,7 +105,7 @@ def sample_and_score(
     found = collect(*told, drawer.draw_teacher, "teacher")
     fits = {label: _fit(found[f"moments {label}"]) for label in drawer.students}
     found |= collect(*told, partial(drawer.draw, fits), "students")
-    if not start_processes().is_main_process:
+    if not distributed_state().is_main_process:
         return None
     real, other_real = real_features(dataset, network, config.num_samples, device)
     judge = Judge(network, real, other_real, seed=config.seed)

@@ -1,1 +1,1 @@
-"""Foundations that know nothing of models: errors, settings, files, processes, seeds."""
+"""Foundations that know nothing of models: errors, settings, files, processes, seeds, signals."""

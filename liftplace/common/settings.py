@@ -1,13 +1,42 @@
-"""Types of settings, and settings from a YAML file."""
+"""What configurations are made of: checked types, bounds, and settings from a YAML file."""
 
 import dataclasses
 import types
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from liftplace.common.errors import UsageError
+
+T = TypeVar("T")
+MAY_CHANGE = "may change on resume"
+MayChange = Annotated[T, MAY_CHANGE]
+"""Type of a field that may differ between a run and its resumption, because it does not change
+what is learnt, or because the user asks for the change in so many words."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of every configuration. A configuration may be made of several by inheritance: each
+    checks its own fields after those of its bases.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range, with its name.
+    """
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+def may_change_on_resume(config_class: type) -> frozenset[str]:
+    """The fields that are annotated with `MayChange`."""
+    hints = get_type_hints(config_class, include_extras=True)
+    return frozenset(
+        field.name
+        for field in dataclasses.fields(config_class)
+        if MAY_CHANGE in getattr(hints[field.name], "__metadata__", ())
+    )
 
 
 def check_types(config) -> None:
@@ -54,6 +83,14 @@ def at_least(smallest, config, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and not value >= smallest:
             raise UsageError(f"{name} must be at least {smallest}, got {value}")
+
+
+def positive(config, *names: str) -> None:
+    """Raises UsageError if one of these fields is not greater than 0; None is fine."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} must be greater than 0, got {value}")
 
 
 def between(smallest, largest, config, *names: str) -> None:
@@ -110,6 +147,7 @@ def _alternatives(hint) -> tuple:
 
 
 def _spell(alternatives) -> str:
+    kinds = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
     words = []
     for alternative in alternatives:
         if get_origin(alternative) is Literal:
@@ -118,6 +156,5 @@ def _spell(alternatives) -> str:
             kind = {int: "integers", str: "texts"}[get_args(alternative)[0]]
             words.append(f"a list of {kind}")
         elif alternative is not types.NoneType:
-            words.append({bool: "true or false", int: "an integer", float: "a number",
-                          str: "text"}[alternative])  # fmt: skip
+            words.append(kinds[alternative])
     return " or ".join(words) if len(words) < 3 else "one of " + ", ".join(words)

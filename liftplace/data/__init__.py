@@ -16,9 +16,15 @@ from liftplace.data.idx import IdxImages, fashion_mnist, has_idx_files
 from liftplace.data.images import ImageFolder
 
 __all__ = [
-    "CachedLatents", "Digits", "GreyImages", "HubImages", "IdxImages", "ImageFolder",
-    "load_dataset", "open_dataset",
-]  # fmt: skip
+    "CachedLatents",
+    "Digits",
+    "GreyImages",
+    "HubImages",
+    "IdxImages",
+    "ImageFolder",
+    "load_dataset",
+    "open_dataset",
+]
 
 NAMED = {"digits": Digits, "fashion-mnist": fashion_mnist}
 HUB_NAME = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"
@@ -80,10 +86,8 @@ def load_dataset(
     options["caption_column"] = caption_column if captions else None
     of_the_hub = not folder.exists() and re.fullmatch(HUB_NAME, str(name_or_folder))
     if of_the_hub or has_tables(folder):
-        return HubImages(
-            str(name_or_folder), config_name=config_name, image_column=image_column,
-            label_column=label_column, **options,
-        )  # fmt: skip
+        columns = {"image_column": image_column, "label_column": label_column}
+        return HubImages(str(name_or_folder), config_name=config_name, **columns, **options)
     return ImageFolder(folder, **options)
 
 

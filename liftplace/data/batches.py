@@ -14,9 +14,9 @@ from liftplace.data.resident import read_whole, resides
 from liftplace.models.noise import NoiseProcess, NoisyBatch
 
 
-def effective_batch(config: BatchConfig, processes: int) -> int:
+def effective_batch(config: BatchConfig, world_size: int) -> int:
     """Images an optimiser step."""
-    return config.train_batch_size * config.gradient_accumulation_steps * processes
+    return config.train_batch_size * config.gradient_accumulation_steps * world_size
 
 
 def noisy_batches(
@@ -29,19 +29,19 @@ def noisy_batches(
 ) -> Iterator[NoisyBatch]:
     """The noisy batches of the steps after step `start`, on the accelerator's device.
 
-    Under several processes each gets its share of the batch; whatever is drawn is drawn for the
-    whole of it in every process.
+    Of several processes each gets its share of the batch. Every process draws the random numbers
+    of the whole batch.
     """
     parts = config.gradient_accumulation_steps
     numbers = range(start * parts, config.max_train_steps * parts)
-    rank, ranks = accelerator.process_index, accelerator.num_processes
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    size, batch_size, seed = len(dataset), config.train_batch_size, config.seed
     sampler = ShuffledBatches(
-        len(dataset), config.train_batch_size, numbers,
-        seed=config.seed, process=rank, processes=ranks,
-    )  # fmt: skip
+        size, batch_size, numbers, seed=seed, rank=rank, world_size=world_size
+    )
     loader = _items(dataset, sampler, config, accelerator.device)
-    share = slice(rank * config.train_batch_size, (rank + 1) * config.train_batch_size)
-    whole = (ranks * config.train_batch_size, *encoder.shape)
+    share = slice(rank * batch_size, (rank + 1) * batch_size)
+    whole = (world_size * batch_size, *encoder.shape)
     for number, items in zip(numbers, loader, strict=True):
         generator = generator_for(accelerator.device, config.seed, "noise", number)
         timestep_numbers, noise = process.draw(whole, generator)
@@ -68,16 +68,14 @@ def _items(
     dataset: Dataset, sampler: "ShuffledBatches", config: BatchConfig, device: torch.device
 ) -> Iterator[dict]:
     """The batches of the dataset's items, tensors on the device."""
-    epochs = len(sampler) * sampler.batch_size * sampler.processes / len(dataset)
+    epochs = len(sampler) * sampler.batch_size * sampler.world_size / len(dataset)
     if resides(dataset, device, config.dataset_on_device, epochs):
         fields = read_whole(dataset, device, config.dataloader_num_workers)
         for indices in sampler.tensors(device):
             yield {name: field[indices] for name, field in fields.items()}
         return
-    loader = DataLoader(
-        dataset, batch_sampler=sampler, num_workers=config.dataloader_num_workers,
-        pin_memory=device.type == "cuda",
-    )  # fmt: skip
+    workers, pinned = config.dataloader_num_workers, device.type == "cuda"
+    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers, pin_memory=pinned)
     for items in loader:
         yield {name: _to(value, device) for name, value in items.items()}
 
@@ -103,7 +101,7 @@ class ShuffledBatches(Sampler[list[int]]):
         batch_size: images a batch in one process.
         batches: which batches of the run to give.
         seed: of the shuffling.
-        process, processes: this process's number and how many share each batch.
+        rank, world_size: of this process, and how many share each batch.
     """
 
     def __init__(
@@ -113,15 +111,15 @@ class ShuffledBatches(Sampler[list[int]]):
         batches: range,
         *,
         seed: int,
-        process: int = 0,
-        processes: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.size = size
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed
-        self.process = process
-        self.processes = processes
+        self.rank = rank
+        self.world_size = world_size
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -134,7 +132,7 @@ class ShuffledBatches(Sampler[list[int]]):
         """The same indices, (batch_size,), int64, on a device that is not waited for."""
         epoch, order = -1, None
         for batch in self.batches:
-            position = (batch * self.processes + self.process) * self.batch_size
+            position = (batch * self.world_size + self.rank) * self.batch_size
             end, parts = position + self.batch_size, []
             while position < end:
                 if position // self.size != epoch:

@@ -36,7 +36,7 @@ class CachedLatents(Dataset):
 
     An item has `latent_mean` and `latent_std` (channels, height, width) of the VAE's posterior,
     scaled as the model takes them, and the conditions by name, in the type that they were computed
-    in. Files are read when they are asked for.
+    in. Files are read when they are needed.
 
     Args:
         folder: of the cache.
@@ -81,15 +81,15 @@ class CachedLatents(Dataset):
 
     def check(self, encoder) -> None:
         """Raises UsageError if this is not what `encoder` would make."""
-        theirs, made_by = encoder.fingerprint, self.index["teacher"]
+        fingerprint, made_by = encoder.fingerprint, self.index["teacher"]
         words = {"vae": "another VAE", "text": "other text encoders"}
         for part, other in words.items():
-            if theirs[part] is not None and theirs[part] != self.record["fingerprint"][part]:
+            if fingerprint[part] not in (None, self.record["fingerprint"][part]):
                 raise UsageError(
                     f"{self.folder} was made by {made_by}, with {other} than {encoder.folder} has: "
                     f"{AGAIN}"
                 )
-        if theirs["vae"] is None:
+        if fingerprint["vae"] is None:
             raise UsageError(f"{self.folder} holds latents, but {encoder.folder} takes pixels")
         if self.record["resolution"] != encoder.resolution:
             raise UsageError(
@@ -123,10 +123,8 @@ class CacheWriter:
 
     def __init__(self, folder: str | Path, record: Mapping[str, Any], *, teacher: str) -> None:
         self.folder = Path(folder)
-        self.index = {
-            "format": FORMAT, "teacher": teacher, "record": dict(record), "null_text": None,
-            "shards": [],
-        }  # fmt: skip
+        self.index = {"format": FORMAT, "teacher": teacher, "record": dict(record)}
+        self.index |= {"null_text": None, "shards": []}
         if is_cache(self.folder):
             self._go_on()
             return
@@ -155,12 +153,12 @@ class CacheWriter:
 
     def _go_on(self) -> None:
         before = _read_index(self.folder)
-        ours, theirs = json.loads(json.dumps(self.index["record"])), before["record"]
-        for name in sorted(ours.keys() | theirs.keys()):
-            if ours.get(name) != theirs.get(name):
+        new, old = json.loads(json.dumps(self.index["record"])), before["record"]
+        for name in sorted(new.keys() | old.keys()):
+            if new.get(name) != old.get(name):
                 raise UsageError(
                     f"--output_dir {self.folder} holds another cache: its {name} is "
-                    f"{_short(theirs.get(name))}, not {_short(ours.get(name))}: name a new folder"
+                    f"{_short(old.get(name))}, not {_short(new.get(name))}: name a new folder"
                 )
         self.index = before
 

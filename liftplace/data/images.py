@@ -22,7 +22,7 @@ class ImageFolder(Dataset):
 
     An item is ``{"images": (3, resolution, resolution)}``, float32 in [-1, 1], with
     ``class_labels`` (0-d, int64) and ``captions`` (str) where asked for. Files are read when they
-    are asked for.
+    are needed.
 
     Args:
         folder: searched with its subfolders for files named like images. If it has a subfolder

@@ -14,7 +14,7 @@ from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.demo.figures import save_losses, save_samples
 from liftplace.demo.measure import Referee, measure, spread
-from liftplace.demo.methods import LABELS, MAPPED, METHODS, for_cpu, new_learners
+from liftplace.demo.methods import LABELS, MAPPED, METHODS, for_cpu, new_student_trainers
 from liftplace.demo.report import (
     announcement,
     collect,
@@ -27,9 +27,9 @@ from liftplace.demo.settings import FAST, FULL, DemoSettings
 from liftplace.demo.threads import choose_num_threads
 from liftplace.models.loading import LoadedModel, load_model, predict
 from liftplace.models.saving import save_pipeline
-from liftplace.train import metrics
-from liftplace.train.learner import Learner
 from liftplace.train.loop import TrainingInterrupted, fit
+from liftplace.train.run_folder import METRICS, read_metrics
+from liftplace.train.trainer import ModelTrainer
 
 TEACHER = Path(__file__).parent / "teacher"
 
@@ -68,12 +68,12 @@ def run(
     num_threads = _choose_num_threads(teacher.model, settings)
 
     with new_folder(output_dir) as folder, ExitStack() as final_weights:
-        learners = new_learners(teacher, settings, str(folder / "run"))
-        print(announcement(settings, teacher.model, learners, len(images), num_threads))
-        _train(learners, teacher, images, settings, folder)
+        trainers = new_student_trainers(teacher, settings, str(folder / "run"))
+        print(announcement(settings, teacher.model, trainers, len(images), num_threads))
+        _train(trainers, teacher, images, settings, folder)
         models = {"teacher": teacher.model} | {
-            learner.name: final_weights.enter_context(learner.final_weights())
-            for learner in learners
+            trainer.name: final_weights.enter_context(trainer.final_weights())
+            for trainer in trainers
         }
         referee = Referee(images, held_out, settings.num_samples, cache_dir)
         measured, samples = measure(models, LABELS, teacher.process(), referee, settings)
@@ -86,7 +86,7 @@ def run(
             group_size=settings.group_size,
             seed=settings.seed,
         )
-        curves = metrics.read_metrics(folder / metrics.FILE_NAME)
+        curves = read_metrics(folder / METRICS)
         for method in METHODS:
             _save_student(models[method.name], teacher, folder / "students" / method.name)
         save_samples(samples, measured, referee.floor, folder / "samples.png", settings)
@@ -118,13 +118,13 @@ def _choose_num_threads(teacher: nn.Module, settings: DemoSettings) -> int:
 
 
 def _train(
-    learners: list[Learner], teacher: LoadedModel, images, settings: DemoSettings, folder: Path
+    trainers: list[ModelTrainer], teacher: LoadedModel, images, settings: DemoSettings, folder: Path
 ) -> None:
     """Trains the students side by side; of the training's files only the metrics are kept."""
     run_folder = folder / "run"
     try:
         fit(
-            learners,
+            trainers,
             dataset=images,
             encoder=Encoder(teacher),
             process=teacher.process(),
@@ -134,7 +134,7 @@ def _train(
         )
     except TrainingInterrupted:  # it names a checkpoint that goes with the folder
         raise KeyboardInterrupt("interrupted: the demo left nothing behind") from None
-    (run_folder / metrics.FILE_NAME).rename(folder / metrics.FILE_NAME)
+    (run_folder / METRICS).rename(folder / METRICS)
     shutil.rmtree(run_folder)
 
 

@@ -12,8 +12,9 @@ from liftplace.models.loading import LoadedModel
 from liftplace.plots.colours import OKABE_ITO
 from liftplace.students.build import build_student
 from liftplace.students.config import PruneConfig
-from liftplace.train.commands import learner_of
-from liftplace.train.learner import Learner
+from liftplace.train.commands import trainer_spec
+from liftplace.train.loop import new_trainers
+from liftplace.train.trainer import ModelTrainer
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,12 @@ def for_cpu(model: nn.Module) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def new_learners(teacher: LoadedModel, settings: DemoSettings, output_dir: str) -> list[Learner]:
-    """One learner a method, its student pruned from the teacher."""
+def new_student_trainers(
+    teacher: LoadedModel, settings: DemoSettings, output_dir: str
+) -> list[ModelTrainer]:
+    """A trainer for each method, its student pruned from the teacher."""
     process, encoder = teacher.process(), Encoder(teacher)
-    learners = []
+    specs = []
     for method in METHODS:
         prune = PruneConfig(
             width=settings.width,
@@ -62,5 +65,5 @@ def new_learners(teacher: LoadedModel, settings: DemoSettings, output_dir: str) 
             objective["group_size"] = settings.group_size
         config = settings.distill_config(output_dir, **objective)
         student = LoadedModel(for_cpu(model), None, "the demo's student")
-        learners.append(learner_of(config, student, teacher, process, encoder, method.name))
-    return learners
+        specs.append(trainer_spec(config, student, teacher, process, encoder, method.name))
+    return new_trainers(specs, settings.distill_config(output_dir))

@@ -18,7 +18,7 @@ from liftplace.demo.methods import LABELS, METHODS
 from liftplace.demo.settings import DemoSettings
 from liftplace.models.costs import count_parameters
 from liftplace.models.norms import norms_of
-from liftplace.train.learner import Learner
+from liftplace.train.trainer import ModelTrainer
 
 PACKAGES = ("torch", "diffusers", "accelerate", "numpy", "mlxtend", "efficientnet-lite-pytorch")
 COLUMNS = (
@@ -29,7 +29,7 @@ COLUMNS = (
 def announcement(
     settings: DemoSettings,
     teacher: nn.Module,
-    learners: Sequence[Learner],
+    trainers: Sequence[ModelTrainer],
     num_images: int,
     num_threads: int,
 ) -> str:
@@ -37,7 +37,7 @@ def announcement(
     students = "\n".join(
         f"  {LABELS[each.name]}: {count_parameters(each.model):,} parameters, "
         f"{norms_of(each.model).channels} or more channels a norm group"
-        for each in learners
+        for each in trainers
     )
     return (
         f"Teacher: {count_parameters(teacher):,} parameters, {num_images:,} MNIST digits at "

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from liftplace.common.distributed import main_process_decides, start_processes
+from liftplace.common.distributed import distributed_state, main_process_decides
 from liftplace.common.errors import UsageError
 from liftplace.evaluate.features import write_whole
 
@@ -43,7 +43,7 @@ def collect(
         UsageError: the folder holds something else, or samples with another record.
         OSError: a file could not be written.
     """
-    state = start_processes()
+    state = distributed_state()
     firsts = range(0, num_samples, PART)
     files = [folder / name / f"{number:05}.safetensors" for number in range(len(firsts))]
     missing = main_process_decides(state, partial(_missing, folder, record, files))

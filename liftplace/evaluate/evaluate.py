@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from liftplace import __version__
-from liftplace.common.distributed import device_of, start_processes
+from liftplace.common.distributed import device_of, distributed_state
 from liftplace.common.errors import UsageError
 from liftplace.data import GreyImages
 from liftplace.data.encoder import Encoder
@@ -45,7 +45,7 @@ def evaluate(config: EvaluateConfig) -> dict | None:
         OSError: a file could not be written.
     """
     config.check_complete()
-    state = start_processes()
+    state = distributed_state()
     device = device_of(state)
     network = load_network(config.feature_network, config.feature_weights).to(device)
     if "is" in config.metrics and not hasattr(network, "logits"):

@@ -20,9 +20,9 @@ __all__ = ["Family", "families", "family_of", "family_of_model"]
 @cache
 def families() -> dict[str, Family]:
     """Every family by the name of its diffusers class."""
-    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
-    found = (module.FAMILY for module in modules if hasattr(module, "FAMILY"))
-    return {family.class_name: family for family in found}
+    modules = (import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__))
+    every = (module.FAMILY for module in modules if hasattr(module, "FAMILY"))
+    return {family.class_name: family for family in every}
 
 
 def family_of(config: Mapping[str, Any], source: object = "the model") -> Family:
@@ -43,7 +43,7 @@ def family_of(config: Mapping[str, Any], source: object = "the model") -> Family
         )
     family = families()[name]
     complete = family.complete(config)
-    reason = family.why_not(complete)
+    reason = family.unsupported_reason(complete)
     if reason is not None:
         raise UsageError(f"{source} {reason}")
     return family

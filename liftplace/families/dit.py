@@ -1,6 +1,11 @@
 """DiTTransformer2DModel: class-conditional, with a learned variance."""
 
-from liftplace.families.transformer import Transformer, Wires, inner_dim, position_code_channels
+from liftplace.families.transformer import (
+    GraphBuilder,
+    Transformer,
+    inner_dim,
+    position_code_channels,
+)
 
 
 class DiT(Transformer):
@@ -16,25 +21,25 @@ class DiT(Transformer):
     def predict(self, model, noisy, timesteps, conditions):
         return model(noisy, timestep=timesteps, return_dict=False, **conditions)[0]
 
-    def wire(self, teacher, student_config):
+    def channel_graph(self, teacher, student_config):
         # The position code is computed from the width and not saved: it decides what stays.
         code = position_code_channels(inner_dim(teacher.config), inner_dim(student_config))
-        wires = Wires(teacher, student_config, stream=code)
-        stream = wires.stream
-        wires.linear("pos_embed.proj", outputs=(stream,))
+        builder = GraphBuilder(teacher, student_config, stream=code)
+        stream = builder.stream
+        builder.linear("pos_embed.proj", outputs=(stream,))
         for block in self.blocks(teacher):
-            condition = wires.space(f"{block}.condition")  # each block embeds time and class itself
-            wires.embedder(f"{block}.norm1.emb.timestep_embedder", condition)
-            wires.wiring.axis(
+            condition = builder.group(f"{block}.condition")  # each embeds time and class
+            builder.embedder(f"{block}.norm1.emb.timestep_embedder", condition)
+            builder.graph.axis(
                 f"{block}.norm1.emb.class_embedder.embedding_table.weight", 1, condition
             )
-            wires.modulation(f"{block}.norm1.linear", condition, stream)
-            wires.attention(f"{block}.attn1", (stream,))
-            wires.norm(f"{block}.norm3", stream)
-            wires.feed_forward(f"{block}.ff", stream)
-        wires.modulation("proj_out_1", "transformer_blocks.0.condition", stream)
-        wires.linear("proj_out_2", (stream,))
-        return wires.wiring
+            builder.modulation(f"{block}.norm1.linear", condition, stream)
+            builder.attention(f"{block}.attn1", (stream,))
+            builder.norm(f"{block}.norm3", stream)
+            builder.feed_forward(f"{block}.ff", stream)
+        builder.modulation("proj_out_1", "transformer_blocks.0.condition", stream)
+        builder.linear("proj_out_2", (stream,))
+        return builder.graph
 
 
 FAMILY = DiT()

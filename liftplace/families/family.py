@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from liftplace.common.errors import UsageError
-from liftplace.families.spaces import Wiring
+from liftplace.families.channel_graph import ChannelGraph
 
 Config = Mapping[str, Any]
 Conditions = dict[str, Tensor]
@@ -42,11 +42,11 @@ class Family(ABC):
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         return defaults | dict(config)
 
-    def why_not(self, config: Config) -> str | None:
+    def unsupported_reason(self, config: Config) -> str | None:
         """The reason why a model with this config cannot be trained; None where it can."""
-        ours, theirs = self.out_channels(config), self.in_channels(config)
-        if ours not in (theirs, 2 * theirs):
-            return f"has out_channels {ours} and in_channels {theirs}: need the same, or twice"
+        out, into = self.out_channels(config), self.in_channels(config)
+        if out not in (into, 2 * into):
+            return f"has out_channels {out} and in_channels {into}: need the same, or twice"
         if type(self.sample_size(config)) not in (int, type(None)):
             return (
                 f"has sample_size {config['sample_size']}: need one number, the height and width "
@@ -68,7 +68,7 @@ class Family(ABC):
         """Height and width of an image or latent; None where the model takes any."""
         return config["sample_size"]
 
-    # What it is told
+    # Conditions
 
     def num_classes(self, config: Config) -> int | None:
         """Classes of `class_labels`, without the empty one; None where it takes no labels."""
@@ -110,7 +110,7 @@ class Family(ABC):
 
     def prepare_training(self, model: nn.Module) -> None:
         """Keep the model from dropping labels at random in training mode, in DiT each block by
-        itself: teacher and student must be told the same."""
+        itself: teacher and student must see the same labels."""
         from diffusers.models.embeddings import LabelEmbedding
 
         for module in model.modules():
@@ -148,8 +148,8 @@ class Family(ABC):
         """
         raise UsageError(f"width: {self.class_name} cannot be narrowed")
 
-    def wire(self, teacher: nn.Module, student_config: Config) -> Wiring:
-        """Which channels the axes of the teacher's weights run over, and how many stay."""
+    def channel_graph(self, teacher: nn.Module, student_config: Config) -> ChannelGraph:
+        """The channels that the axes of the teacher's weights run over, and how many stay."""
         raise UsageError(f"width: {self.class_name} cannot be narrowed")
 
     # For checks and counts

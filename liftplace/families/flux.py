@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from liftplace.families.transformer import Transformer, Wires
+from liftplace.families.transformer import GraphBuilder, Transformer
 
 PATCH = 2
-GUIDANCE_SCALE = 3.5  # what a guidance-distilled model is told, as in the diffusers scripts
+GUIDANCE_SCALE = 3.5  # of guidance-distilled models, as in the diffusers scripts
 
 
 class Flux(Transformer):
@@ -64,33 +64,33 @@ class Flux(Transformer):
     def width_multiple(self, config):
         return 1  # a rotary position code inside the heads, which stay as they are
 
-    def wire(self, teacher, student_config):
-        # The single blocks read text and image as one sequence: one space.
-        wires = Wires(teacher, student_config)
-        stream, condition = wires.stream, wires.space("condition")
-        wires.linear("x_embedder", outputs=(stream,))
-        wires.linear("context_embedder", outputs=(stream,))
-        wires.embedder("time_text_embed.timestep_embedder", condition)
-        wires.embedder("time_text_embed.text_embedder", condition)
+    def channel_graph(self, teacher, student_config):
+        # The single blocks read text and image as one sequence: one group.
+        builder = GraphBuilder(teacher, student_config)
+        stream, condition = builder.stream, builder.group("condition")
+        builder.linear("x_embedder", outputs=(stream,))
+        builder.linear("context_embedder", outputs=(stream,))
+        builder.embedder("time_text_embed.timestep_embedder", condition)
+        builder.embedder("time_text_embed.text_embedder", condition)
         if teacher.config["guidance_embeds"]:
-            wires.embedder("time_text_embed.guidance_embedder", condition)
+            builder.embedder("time_text_embed.guidance_embedder", condition)
         for i in range(len(teacher.transformer_blocks)):
             block = f"transformer_blocks.{i}"
-            wires.modulation(f"{block}.norm1.linear", condition, stream)
-            wires.modulation(f"{block}.norm1_context.linear", condition, stream)
-            wires.attention(f"{block}.attn", (stream,), text=(stream,))
-            wires.feed_forward(f"{block}.ff", stream)
-            wires.feed_forward(f"{block}.ff_context", stream)
+            builder.modulation(f"{block}.norm1.linear", condition, stream)
+            builder.modulation(f"{block}.norm1_context.linear", condition, stream)
+            builder.attention(f"{block}.attn", (stream,), text=(stream,))
+            builder.feed_forward(f"{block}.ff", stream)
+            builder.feed_forward(f"{block}.ff_context", stream)
         for i in range(len(teacher.single_transformer_blocks)):
             block = f"single_transformer_blocks.{i}"
-            wires.modulation(f"{block}.norm.linear", condition, stream)
-            heads = wires.attention(f"{block}.attn", (stream,))
-            hidden = wires.space(f"{block}.hidden", times=4)
-            wires.linear(f"{block}.proj_mlp", (stream,), (hidden,))
-            wires.linear(f"{block}.proj_out", (heads, hidden), (stream,))
-        wires.modulation("norm_out.linear", condition, stream)
-        wires.linear("proj_out", (stream,))
-        return wires.wiring
+            builder.modulation(f"{block}.norm.linear", condition, stream)
+            heads = builder.attention(f"{block}.attn", (stream,))
+            hidden = builder.group(f"{block}.hidden", times=4)
+            builder.linear(f"{block}.proj_mlp", (stream,), (hidden,))
+            builder.linear(f"{block}.proj_out", (heads, hidden), (stream,))
+        builder.modulation("norm_out.linear", condition, stream)
+        builder.linear("proj_out", (stream,))
+        return builder.graph
 
 
 def _places(height: int, width: int) -> Tensor:

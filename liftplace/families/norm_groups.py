@@ -13,8 +13,8 @@ LEAST = 4  # as diffusers' own default for a U-Net's last norm, min(channels // 
 def least_channels(channels: Sequence[int], groups: int) -> int:
     """How many channels a group a student shall have: four, or two or three where that is what its
     teacher has."""
-    theirs = min(channels) // groups
-    return theirs if 1 < theirs < LEAST else LEAST
+    least = min(channels) // groups
+    return least if 1 < least < LEAST else LEAST
 
 
 def choose_groups(channels: Sequence[int], most: int, least: int) -> int:

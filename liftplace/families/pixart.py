@@ -2,7 +2,12 @@
 
 import torch
 
-from liftplace.families.transformer import Transformer, Wires, inner_dim, position_code_channels
+from liftplace.families.transformer import (
+    GraphBuilder,
+    Transformer,
+    inner_dim,
+    position_code_channels,
+)
 
 SIZES = ("resolution", "aspect_ratio")
 
@@ -43,32 +48,32 @@ class PixArt(Transformer):
             narrow["cross_attention_dim"] = inner_dim(narrow)
         return narrow
 
-    def wire(self, teacher, student_config):
+    def channel_graph(self, teacher, student_config):
         # The position code is computed from the width and not saved: it decides what stays.
         code = position_code_channels(inner_dim(teacher.config), inner_dim(student_config))
-        wires = Wires(teacher, student_config, stream=code)
-        stream, captions = wires.stream, ()
-        wires.linear("pos_embed.proj", outputs=(stream,))
+        builder = GraphBuilder(teacher, student_config, stream=code)
+        stream, captions = builder.stream, ()
+        builder.linear("pos_embed.proj", outputs=(stream,))
         # The embedded time is added to tables over the stream, so it is the stream's.
-        wires.embedder("adaln_single.emb.timestep_embedder", stream)
-        wires.modulation("adaln_single.linear", stream, stream)
+        builder.embedder("adaln_single.emb.timestep_embedder", stream)
+        builder.modulation("adaln_single.linear", stream, stream)
         if teacher.use_additional_conditions:
-            third = wires.part("size", 3)
-            wires.embedder("adaln_single.emb.resolution_embedder", third)
-            wires.embedder("adaln_single.emb.aspect_ratio_embedder", third)
+            third = builder.part("size", 3)
+            builder.embedder("adaln_single.emb.resolution_embedder", third)
+            builder.embedder("adaln_single.emb.aspect_ratio_embedder", third)
         if teacher.caption_projection is not None:
-            captions = (wires.space("captions"),)
-            wires.embedder("caption_projection", *captions)
+            captions = (builder.group("captions"),)
+            builder.embedder("caption_projection", *captions)
         for block in self.blocks(teacher):
-            wires.wiring.axis(f"{block}.scale_shift_table", 1, stream)
-            wires.attention(f"{block}.attn1", (stream,))
-            wires.attention(f"{block}.attn2", (stream,), captions)
+            builder.graph.axis(f"{block}.scale_shift_table", 1, stream)
+            builder.attention(f"{block}.attn1", (stream,))
+            builder.attention(f"{block}.attn2", (stream,), captions)
             for norm in ("norm1", "norm2", "norm3"):
-                wires.norm(f"{block}.{norm}", stream)
-            wires.feed_forward(f"{block}.ff", stream)
-        wires.wiring.axis("scale_shift_table", 1, stream)
-        wires.linear("proj_out", (stream,))
-        return wires.wiring
+                builder.norm(f"{block}.{norm}", stream)
+            builder.feed_forward(f"{block}.ff", stream)
+        builder.graph.axis("scale_shift_table", 1, stream)
+        builder.linear("proj_out", (stream,))
+        return builder.graph
 
     def example(self, config, *, batch=1, size=None, tokens=8):
         noisy, timesteps, conditions = super().example(
@@ -79,7 +84,7 @@ class PixArt(Transformer):
 
 
 def _by_size(config) -> bool:
-    """Whether the model is told the size of the image."""
+    """Whether the size of the image is a condition."""
     if config["use_additional_conditions"] is not None:
         return config["use_additional_conditions"]
     return config["sample_size"] == 128  # diffusers' own default

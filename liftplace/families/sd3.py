@@ -2,7 +2,7 @@
 
 import torch
 
-from liftplace.families.transformer import Transformer, Wires, inner_dim
+from liftplace.families.transformer import GraphBuilder, Transformer, inner_dim
 
 
 class SD3(Transformer):
@@ -48,26 +48,26 @@ class SD3(Transformer):
         narrow = super().narrow_config(config, width, norm_num_groups)
         return narrow | {"caption_projection_dim": inner_dim(narrow)}
 
-    def wire(self, teacher, student_config):
-        wires = Wires(teacher, student_config)
-        stream, text, condition = wires.stream, wires.space("text"), wires.space("condition")
-        wires.linear("pos_embed.proj", outputs=(stream,))
-        wires.wiring.axis("pos_embed.pos_embed", 2, stream)
-        wires.embedder("time_text_embed.timestep_embedder", condition)
-        wires.embedder("time_text_embed.text_embedder", condition)
-        wires.linear("context_embedder", outputs=(text,))
+    def channel_graph(self, teacher, student_config):
+        builder = GraphBuilder(teacher, student_config)
+        stream, text, condition = builder.stream, builder.group("text"), builder.group("condition")
+        builder.linear("pos_embed.proj", outputs=(stream,))
+        builder.graph.axis("pos_embed.pos_embed", 2, stream)
+        builder.embedder("time_text_embed.timestep_embedder", condition)
+        builder.embedder("time_text_embed.text_embedder", condition)
+        builder.linear("context_embedder", outputs=(text,))
         for name, block in self.blocks(teacher).items():
-            wires.modulation(f"{name}.norm1.linear", condition, stream)
-            wires.modulation(f"{name}.norm1_context.linear", condition, text)
-            wires.attention(f"{name}.attn", (stream,), text=(text,))
+            builder.modulation(f"{name}.norm1.linear", condition, stream)
+            builder.modulation(f"{name}.norm1_context.linear", condition, text)
+            builder.attention(f"{name}.attn", (stream,), text=(text,))
             if block.use_dual_attention:
-                wires.attention(f"{name}.attn2", (stream,))
-            wires.feed_forward(f"{name}.ff", stream)
+                builder.attention(f"{name}.attn2", (stream,))
+            builder.feed_forward(f"{name}.ff", stream)
             if not block.context_pre_only:
-                wires.feed_forward(f"{name}.ff_context", text)
-        wires.modulation("norm_out.linear", condition, stream)
-        wires.linear("proj_out", (stream,))
-        return wires.wiring
+                builder.feed_forward(f"{name}.ff_context", text)
+        builder.modulation("norm_out.linear", condition, stream)
+        builder.linear("proj_out", (stream,))
+        return builder.graph
 
 
 FAMILY = SD3()

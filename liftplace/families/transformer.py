@@ -1,8 +1,8 @@
-"""What the transformer families share: blocks in a row, whole heads, how layers are wired."""
+"""What the transformer families share: blocks in a row, whole heads, how layers are mapped."""
 
 from liftplace.common.errors import UsageError
+from liftplace.families.channel_graph import ChannelGraph
 from liftplace.families.family import Family
-from liftplace.families.spaces import Wiring
 
 
 class Transformer(Family):
@@ -71,8 +71,8 @@ def position_code_channels(size: int, kept: int) -> list[int]:
     return [(2 * i * size + kept) // (2 * kept) for i in range(kept)]
 
 
-class Wires:
-    """Wires a transformer module by module.
+class GraphBuilder:
+    """Builds the channel graph of a transformer, module by module.
 
     Args:
         model: the teacher.
@@ -81,52 +81,52 @@ class Wires:
     """
 
     def __init__(self, model, student_config, *, stream: list[int] | None = None) -> None:
-        self.wiring = Wiring()
+        self.graph = ChannelGraph()
         self.head_dim = model.config["attention_head_dim"]
         self.size, self.kept = inner_dim(model.config), inner_dim(student_config)
         self.shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        self.stream = self.wiring.space("stream", self.size, self.kept, fixed=stream)
+        self.stream = self.graph.group("stream", self.size, self.kept, fixed=stream)
 
-    def space(self, name: str, times: int = 1, unit: int = 1) -> str:
-        """A new space, `times` as wide as the residual stream."""
-        return self.wiring.space(name, times * self.size, times * self.kept, unit=unit)
+    def group(self, name: str, times: int = 1, unit: int = 1) -> str:
+        """A new group, `times` as wide as the residual stream."""
+        return self.graph.group(name, times * self.size, times * self.kept, unit=unit)
 
     def part(self, name: str, share: int) -> str:
-        """A new space as wide as the first of `share` equal parts of the residual stream, whose
+        """A new group as wide as the first of `share` equal parts of the residual stream, whose
         channels stay as there."""
         fixed = position_code_channels(self.size // share, self.kept // share)
-        return self.wiring.space(name, self.size // share, self.kept // share, fixed=fixed)
+        return self.graph.group(name, self.size // share, self.kept // share, fixed=fixed)
 
     def linear(self, name: str, inputs: tuple = (), outputs: tuple = ()) -> None:
         """A linear layer or convolution and what it reads and writes; all of it by default."""
         if inputs:
-            self.wiring.axis(f"{name}.weight", 1, *inputs)
+            self.graph.axis(f"{name}.weight", 1, *inputs)
         if outputs:
-            self.wiring.axis(f"{name}.weight", 0, *outputs)
+            self.graph.axis(f"{name}.weight", 0, *outputs)
             self._vector(f"{name}.bias", *outputs)
 
-    def norm(self, name: str, space: str) -> None:
+    def norm(self, name: str, group: str) -> None:
         """A norm's weight and bias, if it has them."""
-        self._vector(f"{name}.weight", space)
-        self._vector(f"{name}.bias", space)
+        self._vector(f"{name}.weight", group)
+        self._vector(f"{name}.bias", group)
 
     def embedder(self, name: str, output: str) -> None:
         """The two linear layers behind a sinusoid or a text."""
         size = self.shapes[f"{name}.linear_1.bias"][0]
         hidden = f"{name}.hidden"
-        self.wiring.space(hidden, size, size * self.kept // self.size)
+        self.graph.group(hidden, size, size * self.kept // self.size)
         self.linear(f"{name}.linear_1", outputs=(hidden,))
         self.linear(f"{name}.linear_2", (hidden,), (output,))
 
     def attention(self, name: str, query: tuple, key: tuple | None = None, text: tuple = ()) -> str:
-        """The projections of an attention layer, each onto whole heads; returns their space.
+        """The projections of an attention layer, each onto whole heads; returns their group.
 
         Args:
             query: what the queries read and the output is added to.
             key: what keys and values read, if something else.
             text: what the added projections of a joint attention read and are added to.
         """
-        heads = self.space(f"{name}.heads", unit=self.head_dim)
+        heads = self.group(f"{name}.heads", unit=self.head_dim)
         key = query if key is None else key
         reads = {"to_q": query, "to_k": key, "to_v": key}
         if text:
@@ -143,7 +143,7 @@ class Wires:
 
     def feed_forward(self, name: str, stream: str) -> None:
         inner = self.shapes[f"{name}.net.2.weight"][1]
-        hidden = self.space(f"{name}.hidden", times=inner // self.size)
+        hidden = self.group(f"{name}.hidden", times=inner // self.size)
         halves = self.shapes[f"{name}.net.0.proj.weight"][0] // inner  # 2 with a gate, as in GEGLU
         self.linear(f"{name}.net.0.proj", (stream,), halves * (hidden,))
         self.linear(f"{name}.net.2", (hidden,), (stream,))
@@ -155,4 +155,4 @@ class Wires:
 
     def _vector(self, name: str, *segments) -> None:
         if name in self.shapes:
-            self.wiring.axis(name, 0, *segments)
+            self.graph.axis(name, 0, *segments)

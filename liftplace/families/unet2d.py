@@ -2,21 +2,21 @@
 
 from liftplace.families.family import Family
 from liftplace.families.norm_groups import student_groups
+from liftplace.families.unet_graph import unet_channel_graph
 from liftplace.families.unet_width import attended, narrow_unet
-from liftplace.families.unet_wiring import wire_unet
 
 
 class UNet2D(Family):
     class_name = "UNet2DModel"
     component = "unet"
 
-    def why_not(self, config):
+    def unsupported_reason(self, config):
         if config["class_embed_type"] is not None:
             return (
                 f"has class_embed_type {config['class_embed_type']}: only a table of classes "
                 "(num_class_embeds) is supported"
             )
-        return super().why_not(config)
+        return super().unsupported_reason(config)
 
     def num_classes(self, config):
         return config["num_class_embeds"]
@@ -33,12 +33,12 @@ class UNet2D(Family):
         )
         groups = config["attn_norm_num_groups"]  # of the mid block's attention
         if groups and width < 1:
-            ours, theirs = (each["block_out_channels"][-1:] for each in (student, config))
-            groups = student_groups(ours, theirs, groups)
+            new, old = (each["block_out_channels"][-1:] for each in (student, config))
+            groups = student_groups(new, old, groups)
         return student | {"attention_head_dim": head, "attn_norm_num_groups": groups}
 
-    def wire(self, teacher, student_config):
-        return wire_unet(teacher, self.skeleton(student_config))
+    def channel_graph(self, teacher, student_config):
+        return unet_channel_graph(teacher, self.skeleton(student_config))
 
 
 def _ways(config, width):

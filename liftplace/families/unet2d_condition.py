@@ -5,17 +5,17 @@ import torch
 from liftplace.common.errors import UsageError
 from liftplace.families.family import Family
 from liftplace.families.unet2d import unet_blocks
+from liftplace.families.unet_graph import unet_channel_graph
 from liftplace.families.unet_width import attended, narrow_unet
-from liftplace.families.unet_wiring import wire_unet
 
-ADDED = ("text_embeds", "time_ids")  # what SDXL is told besides the tokens
+ADDED = ("text_embeds", "time_ids")  # conditions of SDXL besides the tokens
 
 
 class UNet2DCondition(Family):
     class_name = "UNet2DConditionModel"
     component = "unet"
 
-    def why_not(self, config):
+    def unsupported_reason(self, config):
         if config["addition_embed_type"] not in (None, "text_time"):
             return (
                 f"has addition_embed_type {config['addition_embed_type']}: need none (Stable "
@@ -24,7 +24,7 @@ class UNet2DCondition(Family):
         for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
             if config[name] is not None:
                 return f"has {name} {config[name]}, which is not supported"
-        return super().why_not(config)
+        return super().unsupported_reason(config)
 
     def embeddings(self, config):
         width = config["cross_attention_dim"]
@@ -41,9 +41,11 @@ class UNet2DCondition(Family):
             )
             return {"encoder_hidden_states": tokens, "text_embeds": pooled}
         tokens, _ = pipeline.encode_prompt(
-            list(captions), pipeline.device, num_images_per_prompt=1,
+            list(captions),
+            pipeline.device,
+            num_images_per_prompt=1,
             do_classifier_free_guidance=False,
-        )  # fmt: skip
+        )
         return {"encoder_hidden_states": tokens}
 
     def size_conditions(self, config, batch, resolution):
@@ -81,8 +83,8 @@ class UNet2DCondition(Family):
             heads[stage] = _narrow_heads(old[stage], heads[stage], new)
         return student | {"attention_head_dim": heads[0] if len(set(heads)) == 1 else tuple(heads)}
 
-    def wire(self, teacher, student_config):
-        return wire_unet(teacher, self.skeleton(student_config))
+    def channel_graph(self, teacher, student_config):
+        return unet_channel_graph(teacher, self.skeleton(student_config))
 
 
 def _narrow_heads(old: int, heads: int, new: int) -> int | None:

@@ -7,11 +7,11 @@ from liftplace.common.errors import UsageError
 from liftplace.families.norm_groups import least_channels
 
 TOLERANCE = 1 / 8  # how far a stage may be off the width that was asked for
-WIRED_BLOCKS = {
-    "DownBlock2D", "AttnDownBlock2D", "CrossAttnDownBlock2D", "ResnetDownsampleBlock2D",
-    "UpBlock2D", "AttnUpBlock2D", "CrossAttnUpBlock2D", "ResnetUpsampleBlock2D",
-    "UNetMidBlock2D", "UNetMidBlock2DCrossAttn", None,
-}  # fmt: skip
+SUPPORTED_BLOCKS = {
+    *("DownBlock2D", "AttnDownBlock2D", "CrossAttnDownBlock2D", "ResnetDownsampleBlock2D"),
+    *("UpBlock2D", "AttnUpBlock2D", "CrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    *("UNetMidBlock2D", "UNetMidBlock2DCrossAttn", None),
+}
 
 Config = Mapping[str, Any]
 Fits = Callable[[int, int], bool]  # (stage, its new channels)
@@ -41,14 +41,14 @@ def narrow_unet(
         UsageError: blocks that cannot be narrowed, or no channels near enough to this width.
     """
     blocks = {*config["down_block_types"], config["mid_block_type"], *config["up_block_types"]}
-    if blocks - WIRED_BLOCKS:
-        raise UsageError(f"width: cannot narrow blocks of type {sorted(blocks - WIRED_BLOCKS)[0]}")
+    if unsupported := sorted(blocks - SUPPORTED_BLOCKS):
+        raise UsageError(f"width: cannot narrow blocks of type {unsupported[0]}")
 
     def round_to(share: float):
         return _round(config, share, heads(share), norm_num_groups)
 
-    found = round_to(width)
-    if found is None:
+    rounded = round_to(width)
+    if rounded is None:
         steps = sorted((i / 32 for i in range(1, 33)), key=lambda share: abs(share - width))
         near = next((share for share in steps if round_to(share) is not None), None)
         remedy = "no width has" if near is None else f"try {near}"
@@ -57,7 +57,7 @@ def narrow_unet(
             f"width {width}: no channels near {width} x {list(config['block_out_channels'])} that "
             f"{groups}norm groups and attention heads divide: {remedy}"
         )
-    channels, groups, taken = found
+    channels, groups, taken = rounded
     student = {name: value for name, value in config.items() if not name.startswith("_")}
     student |= {"block_out_channels": channels, "norm_num_groups": groups}
     if config["time_embedding_dim"]:
@@ -65,12 +65,12 @@ def narrow_unet(
     return student, taken
 
 
-def _round(config: Config, width: float, ways: list[tuple[Fits, Any]], given: int | None):
+def _round(config: Config, width: float, ways: list[tuple[Fits, Any]], fixed: int | None):
     old, groups = config["block_out_channels"], config["norm_num_groups"]
     steps = [step for step in range(groups, 0, -1) if groups % step == 0]
     least = least_channels(old, groups) if width < 1 else 1
-    if given is not None:
-        steps, least = [given], 1
+    if fixed is not None:
+        steps, least = [fixed], 1
     for wanted in range(least, 0, -1):
         for step in steps:
             for fits, taken in ways:

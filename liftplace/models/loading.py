@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from liftplace.common.errors import UsageError
 from liftplace.families import Family, family_of, family_of_model
 from liftplace.families.family import Conditions, split_variance
-from liftplace.models.noise import STANDARD, NoiseProcess, Timesteps
+from liftplace.models.config import TimestepSampling
+from liftplace.models.noise import STANDARD, NoiseProcess
 
 DEFAULT_SCHEDULER = {"_class_name": "DDPMScheduler"}  # with diffusers' own defaults
 COMPONENTS = ("unet", "transformer")  # what a pipeline calls the model that denoises
@@ -33,7 +34,7 @@ class LoadedModel:
     def family(self) -> Family:
         return family_of_model(self.model)
 
-    def process(self, timesteps: Timesteps = STANDARD) -> NoiseProcess:
+    def process(self, timesteps: TimestepSampling = STANDARD) -> NoiseProcess:
         """The noise process it was trained with; says so where that has to be guessed."""
         if self.scheduler is None:
             print(f"{self.folder} has no scheduler: taking DDPMScheduler with its defaults")
@@ -88,20 +89,20 @@ def predict(
 
 def check_pair(student: LoadedModel, teacher: LoadedModel) -> None:
     """Raises UsageError if the student cannot be compared with the teacher output by output."""
-    ours, theirs = _interface(student), _interface(teacher)
-    for name in theirs:
-        if ours[name] != theirs[name]:
+    small, large = _interface(student), _interface(teacher)
+    for name in large:
+        if small[name] != large[name]:
             raise UsageError(
-                f"student and teacher do not fit: {name} is {ours[name]} in {student.folder} and "
-                f"{theirs[name]} in {teacher.folder}"
+                f"student and teacher do not fit: {name} is {small[name]} in {student.folder} and "
+                f"{large[name]} in {teacher.folder}"
             )
     if student.scheduler is not None:
-        ours = NoiseProcess(student.scheduler).prediction_type
-        theirs = NoiseProcess(teacher.scheduler or DEFAULT_SCHEDULER).prediction_type
-        if ours != theirs:
+        small = NoiseProcess(student.scheduler).prediction_type
+        large = NoiseProcess(teacher.scheduler or DEFAULT_SCHEDULER).prediction_type
+        if small != large:
             raise UsageError(
-                f"student and teacher do not fit: {student.folder} predicts {ours} and "
-                f"{teacher.folder} predicts {theirs}"
+                f"student and teacher do not fit: {student.folder} predicts {small} and "
+                f"{teacher.folder} predicts {large}"
             )
 
 
@@ -130,13 +131,13 @@ def local_folder(name_or_path: str | Path) -> Path:
         return Path(snapshot_download(str(name_or_path), allow_patterns=HUB_FILES))
     except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
         raise UsageError(
-            f"no folder {name_or_path}, and no such model could be had from the Hugging Face Hub"
+            f"no folder {name_or_path}, and no such model was loaded from the Hugging Face Hub"
         ) from error
 
 
 def _component_folder(folder: Path) -> Path:
-    found = (folder / name for name in COMPONENTS if (folder / name).is_dir())
-    return next(found, folder)
+    parts = (folder / name for name in COMPONENTS if (folder / name).is_dir())
+    return next(parts, folder)
 
 
 def _scheduler_config(folder: Path) -> dict | None:

@@ -1,4 +1,4 @@
-"""The noise process: from clean images to what a model sees and should answer."""
+"""The noise process: from clean images to a model's input and target."""
 
 from dataclasses import dataclass, field
 
@@ -14,37 +14,17 @@ from torch import Tensor
 
 from liftplace.common.errors import UsageError
 from liftplace.families.family import Conditions
+from liftplace.models.config import TimestepSampling
 
 FLOW = "flow"
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", FLOW)
 DDPM_FAMILY = frozenset(scheduler.name for scheduler in KarrasDiffusionSchedulers)
-
-
-@dataclass(frozen=True)
-class Timesteps:
-    """Which timesteps are drawn and what a sample counts in the task loss.
-
-    Names are the flags of the diffusers training scripts. `snr_gamma`: diffusion only, min-SNR
-    weighting (Hang et al., arXiv 2303.09556, section 3.4). `weighting_scheme`: flow matching only
-    (Esser et al., arXiv 2403.03206, section 3.1); logit_normal and mode shape the density,
-    sigma_sqrt and cosmap weigh a uniform one, None is logit_normal. `antithetic_timesteps`: the
-    second half of a batch mirrors the first, t and T - 1 - t.
-    """
-
-    snr_gamma: float | None = None
-    weighting_scheme: str | None = None
-    logit_mean: float = 0.0
-    logit_std: float = 1.0
-    mode_scale: float = 1.29
-    antithetic_timesteps: bool = False
-
-
-STANDARD = Timesteps()
+STANDARD = TimestepSampling()
 
 
 @dataclass(frozen=True)
 class NoisyBatch:
-    """What a model is given and what it should answer; everything on one device."""
+    """A model's input and target, on one device."""
 
     noisy: Tensor  # (batch, channels, height, width)
     timesteps: Tensor  # (batch,)
@@ -70,7 +50,7 @@ class NoiseProcess:
             process.
     """
 
-    def __init__(self, config: dict, timesteps: Timesteps = STANDARD) -> None:
+    def __init__(self, config: dict, timesteps: TimestepSampling = STANDARD) -> None:
         name = config.get("_class_name", "DDPMScheduler")
         if name == "FlowMatchEulerDiscreteScheduler":
             self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
@@ -109,7 +89,7 @@ class NoiseProcess:
         prediction_type: str,
         num_train_timesteps: int = 1000,
         beta_schedule: str = "linear",
-        timesteps: Timesteps = STANDARD,
+        timesteps: TimestepSampling = STANDARD,
     ) -> "NoiseProcess":
         """A process for a new model."""
         if prediction_type == FLOW:
@@ -132,10 +112,11 @@ class NoiseProcess:
         steps = self.scheduler.config.num_train_timesteps
         drawn = (count + 1) // 2 if options.antithetic_timesteps else count
         if self.prediction_type == FLOW:
+            scheme = options.weighting_scheme or "logit_normal"
+            shape_of_density = options.logit_mean, options.logit_std, options.mode_scale
             position = compute_density_for_timestep_sampling(
-                options.weighting_scheme or "logit_normal", drawn, options.logit_mean,
-                options.logit_std, options.mode_scale, device=device, generator=generator,
-            )  # fmt: skip
+                scheme, drawn, *shape_of_density, device=device, generator=generator
+            )
             # diffusers' sigmas fall with the number
             number = (position * steps).long().clamp(max=steps - 1)
         else:

@@ -41,16 +41,15 @@ def norms_of(model: nn.Module) -> Norms | None:
 
 def compare_norms(student: nn.Module, teacher: nn.Module) -> str | None:
     """The norm groups of both in a line; None where one has none."""
-    ours, theirs = norms_of(student), norms_of(teacher)
-    if ours is None or theirs is None:
+    new, old = norms_of(student), norms_of(teacher)
+    if new is None or old is None:
         return None
     return (
-        f"{theirs.groups} -> {ours.groups}, at least {theirs.channels} -> {ours.channels} channels "
-        "a group"
+        f"{old.groups} -> {new.groups}, at least {old.channels} -> {new.channels} channels a group"
     )
 
 
-def why_forgetful(student: nn.Module) -> str | None:
+def norm_warning(student: nn.Module) -> str | None:
     """What a student whose last norm has one channel a group cannot do; None for any other."""
     norms = norms_of(student)
     if norms is None or not norms.last_forgets:

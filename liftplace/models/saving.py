@@ -17,7 +17,10 @@ RECORD = "liftplace_config.json"
 
 
 def save_pipeline(
-    model: nn.Module, process: NoiseProcess, folder: str | Path, like: str | Path | None = None
+    model: nn.Module,
+    process: NoiseProcess,
+    folder: str | Path,
+    base_pipeline: str | Path | None = None,
 ) -> None:
     """Write a folder that a stock diffusers pipeline loads.
 
@@ -25,19 +28,19 @@ def save_pipeline(
 
     Args:
         model: of any family.
-        process: whose scheduler is saved where `like` has none.
+        process: whose scheduler is saved where `base_pipeline` has none.
         folder: may hold other files, which are left alone.
-        like: a pipeline's folder, whose other parts (VAE, text encoders, scheduler) are copied.
-            Without one, an unconditional UNet2DModel becomes a DDPMPipeline, and any other model
-            stands beside its scheduler, without an index.
+        base_pipeline: folder of a pipeline, whose other parts (VAE, text encoders, scheduler) are
+            copied. Without one, an unconditional UNet2DModel becomes a DDPMPipeline, and any other
+            model stands beside its scheduler, without an index.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".saving"
     shutil.rmtree(partial, ignore_errors=True)
     family = family_of_model(model)
-    if like is not None and (Path(like) / INDEX).is_file():
-        _copy_parts(Path(like), partial, family.component)
+    if base_pipeline is not None and (Path(base_pipeline) / INDEX).is_file():
+        _copy_parts(Path(base_pipeline), partial, family.component)
         model.save_pretrained(partial / family.component)
     elif family.class_name == "UNet2DModel" and family.num_classes(model.config) is None:
         DDPMPipeline(unet=model, scheduler=process.scheduler).save_pretrained(partial)

@@ -42,13 +42,13 @@ def shrink(
     config = {name: value for name, value in teacher_config.items() if not name.startswith("_")}
     config["block_out_channels"] = tuple(block_out_channels)
     config["layers_per_block"] = layers_per_block or teacher_config["layers_per_block"]
-    theirs = teacher_config["block_out_channels"]
+    old_channels = teacher_config["block_out_channels"]
     config["norm_num_groups"] = norm_num_groups or student_groups(
-        block_out_channels, theirs, config["norm_num_groups"]
+        block_out_channels, old_channels, config["norm_num_groups"]
     )
     if config.get("attn_norm_num_groups"):  # of the mid block's attention
         config["attn_norm_num_groups"] = student_groups(
-            block_out_channels[-1:], theirs[-1:], config["attn_norm_num_groups"]
+            block_out_channels[-1:], old_channels[-1:], config["attn_norm_num_groups"]
         )
     if any(channels % config["norm_num_groups"] for channels in block_out_channels):
         raise UsageError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from liftplace.common.distributed import start_processes
+from liftplace.common.distributed import distributed_state
 from liftplace.common.errors import UsageError
 from liftplace.common.seeds import derive_seed
 from liftplace.data import open_dataset
@@ -37,10 +37,10 @@ def build_student(config: PruneConfig, teacher: LoadedModel) -> tuple[nn.Module,
         The student, and the teacher's block for each block of the student, by module name.
 
     Raises:
-        UsageError: what is asked for does not fit the teacher or the data.
+        UsageError: the settings do not fit the teacher or the data.
     """
     family = teacher.family
-    student = teacher.model.to(start_processes().device).eval()
+    student = teacher.model.to(distributed_state().device).eval()
     layer_map = {name: name for name in family.blocks(student)}
     if config.drop_blocks is not None:
         student, layer_map = drop_blocks(student, family, config.drop_blocks)
@@ -119,8 +119,8 @@ def _layers(config: PruneConfig, teacher: LoadedModel) -> list[int]:
 
 
 def _inputs(config: PruneConfig, teacher: LoadedModel) -> Iterator[depth.Inputs]:
-    """What the teacher is given when its layers are measured: noisy images of the dataset, or pure
-    noise without one."""
+    """Inputs for measuring the teacher's layers: noisy images of the dataset, or pure noise without
+    one."""
     if config.has_data:
         for batch in _noisy_batches(config, teacher):
             yield batch.noisy, batch.timesteps, batch.conditions
@@ -152,5 +152,5 @@ def _noisy_batches(config: PruneConfig, teacher: LoadedModel) -> Iterator[NoisyB
     run = BatchConfig(
         **{name: getattr(config, name) for name in same}, max_train_steps=config.num_batches
     )
-    batches = noisy_batches(dataset, encoder, teacher.process(), run, start_processes(), 0)
+    batches = noisy_batches(dataset, encoder, teacher.process(), run, distributed_state(), 0)
     return tqdm(batches, total=config.num_batches, desc="Importance", unit="batch")

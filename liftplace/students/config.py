@@ -1,4 +1,4 @@
-"""Settings of `liftplace prune`; apart, so that flags wait for no model library."""
+"""Settings of `liftplace prune`. Importing them imports no model library."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,7 @@ from liftplace.students.width import check_width
 
 @dataclass(frozen=True, kw_only=True)
 class PruneConfig(DataConfig):
-    """Make a small student of a teacher, with the teacher's weights.
-
-    Raises:
-        UsageError: a value of the wrong type or out of range, with its name.
-    """
+    """Make a small student of a teacher, with the teacher's weights."""
 
     pretrained_teacher_name_or_path: str = ""
     """Folder of the teacher, or its name on the Hugging Face Hub."""
@@ -79,8 +75,8 @@ class PruneConfig(DataConfig):
         folder = Path(self.output_dir)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"--output_dir {folder} exists: name a new folder")
-        asked = (self.width, self.student_config, self.drop_blocks, self.keep_layers, self.depth)
-        if all(each is None for each in asked):
+        kinds = (self.width, self.student_config, self.drop_blocks, self.keep_layers, self.depth)
+        if all(kind is None for kind in kinds):
             raise UsageError(
                 "nothing to prune: give --width, --student_config, --drop_blocks, --keep_layers or "
                 "--depth"

@@ -10,7 +10,7 @@ from liftplace.common.errors import UsageError
 from liftplace.families.family import Conditions, Family
 
 Inputs = tuple[Tensor, Tensor, Conditions]
-"""What a model is given: noisy, timesteps, conditions."""
+"""Input of a model: noisy, timesteps, conditions."""
 
 
 def keep_layers(
@@ -87,7 +87,7 @@ def layer_importance(model: nn.Module, family: Family, batches: Iterable[Inputs]
 
     Args:
         model: the teacher, in evaluation mode.
-        batches: what it is given.
+        batches: its inputs.
     """
     blocks = list(family.blocks(model).values())
     changes, total = torch.zeros(len(blocks), dtype=torch.float64), 0.0

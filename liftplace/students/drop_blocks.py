@@ -18,9 +18,9 @@ from liftplace.families import Family
 KINDS = ("bk-base", "bk-small", "bk-tiny")
 LAYERS = 2  # in a down stage; an up stage has one more
 BY_STAGE = (
-    "block_out_channels", "down_block_types", "layers_per_block", "cross_attention_dim",
-    "transformer_layers_per_block", "attention_head_dim", "only_cross_attention",
-)  # fmt: skip
+    *("block_out_channels", "down_block_types", "layers_per_block", "cross_attention_dim"),
+    *("transformer_layers_per_block", "attention_head_dim", "only_cross_attention"),
+)
 BY_UP_STAGE = ("up_block_types", "reverse_transformer_layers_per_block")
 
 

@@ -20,7 +20,7 @@ def taylor(model: nn.Module, losses: Iterable[Tensor]) -> dict[str, Tensor]:
     (w * dL/dw)^2 (Molchanov et al., arXiv 1906.10771, equation 8).
 
     Args:
-        losses: of one batch after the other, each computed with the model when it is asked for.
+        losses: of one batch after the other, each computed with the model when it is needed.
 
     Returns:
         Scores in float32 by the parameter's name. What no loss depends on scores 0.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from liftplace import __version__
 from liftplace.models.loading import load_model
-from liftplace.models.norms import why_forgetful
+from liftplace.models.norms import norm_warning
 from liftplace.models.saving import RECORD
 from liftplace.students.build import build_student
 from liftplace.students.config import PruneConfig
@@ -40,8 +40,8 @@ def prune(config: PruneConfig) -> None:
         text = json.dumps(record, indent=2) + "\n"
         (folder / RECORD).write_text(text, encoding="utf-8")
     print(compare(student, teacher.model))
-    if (problem := why_forgetful(student)) and not why_forgetful(teacher.model):
-        print(f"Warning: {problem}. Fewer norm groups mend it")
+    if (problem := norm_warning(student)) and not norm_warning(teacher.model):
+        print(f"Warning: {problem}. Use fewer norm groups")
     print(f"{config.output_dir}: give it as --student to liftplace distill")
 
 

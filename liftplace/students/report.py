@@ -20,8 +20,8 @@ def compare(student: nn.Module, teacher: nn.Module) -> str:
         "MACs": [count_macs(model) for model in (teacher, student)],
     }
     rows = [("", "teacher", "student", "share")]
-    for name, (theirs, ours) in counts.items():
-        rows.append((name, f"{theirs:,}", f"{ours:,}", f"{ours / theirs:.1%}"))
+    for name, (large, small) in counts.items():
+        rows.append((name, f"{large:,}", f"{small:,}", f"{small / large:.1%}"))
     lines = [text_table(rows)]
     norms = compare_norms(student, teacher)
     return "\n".join(lines if norms is None else [*lines, f"norm groups {norms}"])

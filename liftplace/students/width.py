@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from liftplace.common.errors import UsageError
 from liftplace.families import Family
-from liftplace.families.spaces import Wiring
+from liftplace.families.channel_graph import ChannelGraph
 
 
 def narrow(
@@ -35,7 +35,7 @@ def inherit(
 
     Returns:
         The student, a diffusers model in the teacher's dtype on its device, and the indices that
-        it keeps of each channel space.
+        it keeps of each channel group.
 
     Raises:
         ValueError: a student with weights that are no part of the teacher's, or without a layer of
@@ -47,9 +47,9 @@ def inherit(
     for name in teacher.state_dict():
         if name not in names and ".conv_shortcut." not in name:
             raise ValueError(f"{name}: only the teacher has it")
-    wiring = family.wire(teacher, config)
-    indices = wiring.indices(scores)
-    student.load_state_dict(sliced(teacher, student, wiring, indices), assign=True)
+    graph = family.channel_graph(teacher, config)
+    indices = graph.indices(scores)
+    student.load_state_dict(sliced(teacher, student, graph, indices), assign=True)
     return student.to(teacher.device), indices
 
 
@@ -60,14 +60,14 @@ def check_width(width: float) -> None:
 
 
 def sliced(
-    teacher: nn.Module, student: nn.Module, wiring: Wiring, indices: Mapping[str, Tensor]
+    teacher: nn.Module, student: nn.Module, graph: ChannelGraph, indices: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The teacher's weights cut to the student's shapes, without those that it has no use for.
 
     Raises:
-        ValueError: a weight that the wiring does not cut to the student's shape.
+        ValueError: a weight that the graph does not cut to the student's shape.
     """
-    weights = wiring.slice(teacher.state_dict(), indices)
+    weights = graph.slice(teacher.state_dict(), indices)
     for name, expected in student.state_dict().items():
         if name not in weights or weights[name].shape != expected.shape:
             got = list(weights[name].shape) if name in weights else "nothing"

@@ -5,14 +5,16 @@ from importlib import import_module
 _HOME = {
     "CheckpointError": ".checkpoint",
     "DistillConfig": ".config",
-    "Learner": ".learner",
+    "ModelTrainer": ".trainer",
     "NoiseProcess": "..models.noise",
-    "NonFiniteError": ".watch",
+    "NonFiniteError": "..common.errors",
     "Objective": ".objective",
     "TrainConfig": ".config",
+    "TrainerSpec": ".trainer",
     "TrainingInterrupted": ".loop",
     "distill": ".commands",
     "fit": ".loop",
+    "new_trainers": ".loop",
     "train": ".commands",
 }
 __all__ = sorted(_HOME)

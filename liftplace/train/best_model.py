@@ -10,35 +10,39 @@ from liftplace.evaluate.judge import Score
 from liftplace.models.noise import NoiseProcess
 from liftplace.train.checkpoint import flush
 from liftplace.train.export import BEST
-from liftplace.train.learner import Learner
+from liftplace.train.trainer import ModelTrainer
 
 
-class Best:
-    """One learner's best model: a diffusers folder with best.json, which says its scores.
+class BestModel:
+    """The best model of one trainer: a diffusers folder with best.json, which says its scores.
 
     The folder is whole or not there. Should a run be killed in the instant in which a new one takes
     the place of the old, one of them is put back when the run is resumed.
 
     Args:
         folder: of the model.
-        metric: by which it is the best, one of --evaluation_metrics.
-        basis: what else its value depends on; a model that was scored otherwise is not compared.
-        process, like: of `Learner.save`.
+        metric: one of --evaluation_metrics; the model is the best by it.
+        basis: what else its value depends on. A model with another basis is not compared.
+        process, base_pipeline: of `ModelTrainer.save`.
     """
 
     def __init__(
-        self, folder: Path, metric: str, basis: dict, process: NoiseProcess,
-        like: str | Path | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        metric: str,
+        basis: dict,
+        process: NoiseProcess,
+        base_pipeline: str | Path | None = None,
+    ) -> None:
         self.folder, self.metric, self.basis = folder, metric, basis
-        self._process, self._like = process, like
+        self._process, self._base_pipeline = process, base_pipeline
         self._partial = folder.with_name(f".{folder.name}.partial")
         self._old = folder.with_name(f".{folder.name}.old")
 
     def is_better(self, scores: dict[str, Score]) -> bool:
         """Whether these are better than those of the folder; never if the metric's is not finite.
 
-        To be asked in the main process.
+        Call it in the main process.
         """
         self._put_back()
         score = scores[self.metric]
@@ -52,10 +56,10 @@ class Best:
         better = score.value < record["value"]
         return better if score.better == "lower" else score.value > record["value"]
 
-    def keep(self, learner: Learner, step: int, scores: dict[str, Score]) -> None:
-        """Put the learner's final model in the folder. Every process of the run calls this."""
-        learner.save(self._partial, self._process, self._like)
-        if not learner.is_main_process:
+    def keep(self, trainer: ModelTrainer, step: int, scores: dict[str, Score]) -> None:
+        """Put the trainer's final model in the folder. Every process of the run calls this."""
+        trainer.save(self._partial, self._process, self._base_pipeline)
+        if not trainer.is_main_process:
             return
         record = {
             "step": step,

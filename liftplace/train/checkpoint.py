@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from liftplace.common.errors import UsageError
-from liftplace.train.learner import Learner, whole
+from liftplace.train.trainer import ModelTrainer, whole
 
 STATE = "state.json"
 
-# What reading a file raises that is cut off, overwritten or of another model.
+# What is raised by reading a file that is cut off, overwritten or of another model.
 DAMAGE = (OSError, EOFError, KeyError, RuntimeError, ValueError, SafetensorError, UnpicklingError)
 
 
@@ -45,8 +45,8 @@ class Checkpoints:
         """The complete checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
-        found = [path for path in self.folder.iterdir() if _step(path) is not None]
-        return sorted((path for path in found if (path / STATE).is_file()), key=_step)
+        folders = [path for path in self.folder.iterdir() if _step(path) is not None]
+        return sorted((path for path in folders if (path / STATE).is_file()), key=_step)
 
     def latest(self) -> Path | None:
         complete = self.complete()
@@ -72,7 +72,7 @@ class Checkpoints:
             )
         return path
 
-    def save(self, accelerator: Accelerator, learners: list[Learner], step: int) -> None:
+    def save(self, accelerator: Accelerator, trainers: list[ModelTrainer], step: int) -> None:
         """Write checkpoint-`step`, then delete those beyond the limit. Every process calls this.
 
         Raises:
@@ -88,10 +88,10 @@ class Checkpoints:
         accelerator.wait_for_everyone()
         try:
             accelerator.save_state(str(partial))
-            averages = _whole_averages(learners)
+            emas = _whole_emas(trainers)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                _write_own_state(partial, averages, learners, step)
+                _write_own_state(partial, emas, trainers, step)
                 flush(partial)
                 os.replace(partial, final)
                 _flush_folder(self.folder)
@@ -106,15 +106,15 @@ class Checkpoints:
                 shutil.rmtree(path)
         accelerator.wait_for_everyone()
 
-    def load(self, path: Path, accelerator: Accelerator, learners: list[Learner]) -> int:
-        """Put the learners back to where they were; gives the number of steps done."""
+    def load(self, path: Path, accelerator: Accelerator, trainers: list[ModelTrainer]) -> int:
+        """Put the trainers back to where they were; gives the steps that are done."""
         try:
             state = json.loads((path / STATE).read_text(encoding="utf-8"))
-            _check_names(path, list(state["learners"]), [learner.name for learner in learners])
+            _check_names(path, list(state["learners"]), [trainer.name for trainer in trainers])
             accelerator.load_state(str(path))
-            for learner in learners:
-                if learner.ema is not None:
-                    _load_average(learner, path, state["learners"][learner.name])
+            for trainer in trainers:
+                if trainer.ema is not None:
+                    _load_ema(trainer, path, state["learners"][trainer.name])
         except UsageError:
             raise
         except DAMAGE as error:
@@ -128,9 +128,9 @@ class Checkpoints:
             shutil.rmtree(path)
 
 
-def _check_names(path: Path, theirs: list[str], ours: list[str]) -> None:
-    if theirs != ours:
-        raise UsageError(f"{path} holds the learners {theirs}, not {ours}")
+def _check_names(path: Path, saved: list[str], expected: list[str]) -> None:
+    if saved != expected:
+        raise UsageError(f"{path} holds the models {saved}, not {expected}")
 
 
 def _step(path: Path) -> int | None:
@@ -138,36 +138,36 @@ def _step(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _whole_averages(learners: list[Learner]) -> dict[str, dict[str, Tensor]]:
-    """The averaged weights by learner, put together where they are sharded."""
+def _whole_emas(trainers: list[ModelTrainer]) -> dict[str, dict[str, Tensor]]:
+    """The averaged weights by name, put together where they are sharded."""
     return {
-        learner.name: {str(i): whole(w) for i, w in enumerate(learner.ema.shadow_params)}
-        for learner in learners
-        if learner.ema is not None
+        trainer.name: {str(i): whole(w) for i, w in enumerate(trainer.ema.shadow_params)}
+        for trainer in trainers
+        if trainer.ema is not None
     }
 
 
-def _write_own_state(folder: Path, averages: dict, learners: list[Learner], step: int) -> None:
-    state = {"step": step, "learners": {learner.name: {} for learner in learners}}
-    for learner in learners:
-        if learner.ema is not None:
-            save_file(averages[learner.name], folder / _average_file(learner))
-            state["learners"][learner.name]["ema_steps"] = learner.ema.optimization_step
+def _write_own_state(folder: Path, emas: dict, trainers: list[ModelTrainer], step: int) -> None:
+    state = {"step": step, "learners": {trainer.name: {} for trainer in trainers}}
+    for trainer in trainers:
+        if trainer.ema is not None:
+            save_file(emas[trainer.name], folder / _ema_file(trainer))
+            state["learners"][trainer.name]["ema_steps"] = trainer.ema.optimization_step
     (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 
 
-def _load_average(learner: Learner, folder: Path, state: dict) -> None:
-    weights = load_file(folder / _average_file(learner))
-    for number, average in enumerate(learner.ema.shadow_params):
-        saved = weights[str(number)].to(average.device)
-        if isinstance(average, DTensor):
-            saved = distribute_tensor(saved, average.device_mesh, average.placements)
-        average.copy_(saved)
-    learner.ema.optimization_step = state["ema_steps"]
+def _load_ema(trainer: ModelTrainer, folder: Path, state: dict) -> None:
+    weights = load_file(folder / _ema_file(trainer))
+    for number, ema in enumerate(trainer.ema.shadow_params):
+        saved = weights[str(number)].to(ema.device)
+        if isinstance(ema, DTensor):
+            saved = distribute_tensor(saved, ema.device_mesh, ema.placements)
+        ema.copy_(saved)
+    trainer.ema.optimization_step = state["ema_steps"]
 
 
-def _average_file(learner: Learner) -> str:
-    return f"ema-{learner.name}.safetensors"
+def _ema_file(trainer: ModelTrainer) -> str:
+    return f"ema-{trainer.name}.safetensors"
 
 
 def flush(folder: Path) -> None:

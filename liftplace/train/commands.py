@@ -5,29 +5,29 @@ from dataclasses import fields
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
-from liftplace.common.distributed import start_processes
+from liftplace.common.distributed import distributed_state
 from liftplace.common.errors import UsageError
 from liftplace.common.seeds import derive_seed
 from liftplace.data import open_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.families import Family, family_of
 from liftplace.models.loading import LoadedModel, check_pair, load_model, read_model_config
-from liftplace.models.noise import NoiseProcess, Timesteps
-from liftplace.models.norms import why_forgetful
+from liftplace.models.noise import NoiseProcess
+from liftplace.models.norms import norm_warning
 from liftplace.models.saving import loading_line, read_record
 from liftplace.models.shrink import shrink
 from liftplace.train.config import DistillConfig, TrainConfig
-from liftplace.train.dry_run import plan
+from liftplace.train.dry_run import estimate_resources
 from liftplace.train.export import check_push, describe, push
-from liftplace.train.features import NOTHING, FeatureMatch, choose_pairs, match_features
-from liftplace.train.learner import Learner
-from liftplace.train.loop import fit
-from liftplace.train.objective import Objective
+from liftplace.train.features import NO_FEATURES, FeatureMatch, choose_pairs, match_features
+from liftplace.train.loop import fit, new_trainers
+from liftplace.train.objective import Objective, SpaceWeight
 from liftplace.train.run_config import RunConfig
 from liftplace.train.run_folder import check_output_dir
-from liftplace.train.space import SpaceWeight
-from liftplace.train.variance import VariationalTerm
+from liftplace.train.trainer import TrainerSpec
+from liftplace.train.vlb import VLBLoss
 
 
 def train(config: TrainConfig) -> None:
@@ -37,33 +37,33 @@ def train(config: TrainConfig) -> None:
     """
     config.check_complete()
     check_output_dir(config)
-    process = NoiseProcess.new(
-        config.prediction_type, config.ddpm_num_steps, config.ddpm_beta_schedule,
-        timesteps_of(config),
-    )  # fmt: skip
-    given = None
+    steps, betas = config.ddpm_num_steps, config.ddpm_beta_schedule
+    process = NoiseProcess.new(config.prediction_type, steps, betas, config)
+    model_config = None
     if config.model_config_name_or_path is not None:
-        given = read_model_config(config.model_config_name_or_path)
-    resolution = config.resolution or (given and given["sample_size"])
+        model_config = read_model_config(config.model_config_name_or_path)
+    resolution = config.resolution or (model_config and model_config["sample_size"])
     if resolution is None:
         raise UsageError("--resolution is missing: the height and width of the images")
-    family = family_of(given or {"_class_name": "UNet2DModel"})
-    of_classes = given is not None and family.num_classes(family.complete(given)) is not None
-    dataset = open_dataset(config, resolution, labels=of_classes, captions=False)
-    model = _new_model(config, family, given, dataset.channels, resolution)
+    family = family_of(model_config or {"_class_name": "UNet2DModel"})
+    labels = False
+    if model_config is not None:
+        labels = family.num_classes(family.complete(model_config)) is not None
+    dataset = open_dataset(config, resolution, labels=labels, captions=False)
+    model = _new_model(config, family, model_config, dataset.channels, resolution)
     source = config.model_config_name_or_path or config.output_dir
     loaded = LoadedModel(model, None, source)
     encoder = Encoder(loaded, resolution)
     encoder.check(dataset, random_flip=config.random_flip)
     if config.dry_run:
-        if start_processes().is_main_process:
-            print(plan(config, None, loaded, len(dataset), encoder.shape[-1]).table())
+        _print_estimate(config, None, loaded, dataset, encoder)
         return
     check_push(config)
-    learner = Learner(model, Objective("none"), config, name="model")
-    fit([learner], dataset=dataset, encoder=encoder, process=process, config=config)
-    learner.save(config.output_dir, process)
-    if learner.is_main_process:
+    spec = TrainerSpec(model, Objective("none"), config, name="model")
+    (trainer,) = new_trainers([spec], config)
+    fit([trainer], dataset=dataset, encoder=encoder, process=process, config=config)
+    trainer.save(config.output_dir, process)
+    if trainer.is_main_process:
         push(config)
         print(f"{config.output_dir}: load it with {loading_line(config.output_dir, model)}")
 
@@ -78,7 +78,7 @@ def distill(config: DistillConfig) -> None:
     teacher = load_model(config.pretrained_teacher_name_or_path)
     student = student_of(config, teacher)
     check_pair(student, teacher)
-    process = teacher.process(timesteps_of(config))
+    process = teacher.process(config)
     encoder = Encoder(teacher, config.resolution)
     dataset = open_dataset(
         config, encoder.resolution, labels=encoder.takes_labels, captions=encoder.takes_captions
@@ -86,43 +86,55 @@ def distill(config: DistillConfig) -> None:
     encoder.check(dataset, random_flip=config.random_flip)
     if config.conditioning_dropout_prob > 0:
         encoder.null_conditions(1)  # raises where there are none
-    learner = learner_of(config, student, teacher, process, encoder)
-    if process.prediction_type == "epsilon" and start_processes().is_main_process:
+    spec = trainer_spec(config, student, teacher, process, encoder)
+    if process.prediction_type == "epsilon" and distributed_state().is_main_process:
         _warn_of_norms(config, student.model)
     if config.dry_run:
-        if start_processes().is_main_process:
-            print(plan(config, teacher, student, len(dataset), encoder.shape[-1]).table())
+        _print_estimate(config, teacher, student, dataset, encoder)
         return
     check_push(config)
+    (trainer,) = new_trainers([spec], config)
     fit(
-        [learner],
+        [trainer],
         dataset=dataset,
         encoder=encoder,
         process=process,
         config=config,
-        teacher=teacher.model if learner.objective.needs_teacher else None,
+        teacher=teacher.model if spec.objective.needs_teacher else None,
         description="Distilling",
-        like=teacher.folder,
+        base_pipeline=teacher.folder,
     )
-    learner.save(config.output_dir, process, like=teacher.folder)
-    if learner.is_main_process:
+    trainer.save(config.output_dir, process, teacher.folder)
+    if trainer.is_main_process:
         describe(config, student, teacher)
         push(config)
         print(f"{config.output_dir}: load it with {loading_line(config.output_dir, student.model)}")
 
 
-def learner_of(
+def _print_estimate(
+    config: RunConfig,
+    teacher: LoadedModel | None,
+    student: LoadedModel,
+    dataset: Dataset,
+    encoder: Encoder,
+) -> None:
+    if distributed_state().is_main_process:
+        size = encoder.shape[-1]
+        print(estimate_resources(config, teacher, student, len(dataset), size).table())
+
+
+def trainer_spec(
     config: DistillConfig,
     student: LoadedModel,
     teacher: LoadedModel,
     process: NoiseProcess,
     encoder: Encoder,
     name: str = "student",
-) -> Learner:
-    """What trains the student as the settings describe it.
+) -> TrainerSpec:
+    """The trainer of the student that the settings describe.
 
     Raises:
-        UsageError: settings that the models or the process do not go with.
+        UsageError: settings that do not go with the models or the process.
     """
     steps = process.scheduler.config.num_train_timesteps
     if config.kd_min_timestep >= steps:
@@ -131,13 +143,13 @@ def learner_of(
             "timesteps: nothing would be distilled"
         )
     objective = objective_of(config, *encoder.shape[:2])
-    return Learner(
+    return TrainerSpec(
         student.model,
         objective,
         config,
         name,
-        match=_match(config, student, teacher) if objective.has("feature") else NOTHING,
-        variational=_variational(config, student, process),
+        match=_match(config, student, teacher) if objective.has("feature") else NO_FEATURES,
+        vlb=_vlb_loss(config, student, process),
         space_weight=_space_weight(config, process),
     )
 
@@ -164,20 +176,13 @@ def _match(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) ->
     )
 
 
-def _variational(
-    config: DistillConfig, student: LoadedModel, process: NoiseProcess
-) -> VariationalTerm | None:
+def _vlb_loss(config: DistillConfig, student: LoadedModel, process: NoiseProcess) -> VLBLoss | None:
     family, weight = student.family, config.variance_weight
     if family.out_channels(student.model.config) == family.in_channels(student.model.config):
         return None
     if weight is None:
         weight = float(family.trains_variance)
-    return VariationalTerm(process) if weight > 0 else None
-
-
-def timesteps_of(config: RunConfig) -> Timesteps:
-    """The part of the settings that the noise process draws by."""
-    return Timesteps(**{field.name: getattr(config, field.name) for field in fields(Timesteps)})
+    return VLBLoss(process) if weight > 0 else None
 
 
 def objective_of(config: DistillConfig, channels: int, resolution: int) -> Objective:
@@ -199,7 +204,7 @@ def _elements_a_fit(config: DistillConfig, row: int) -> int:
 
 
 def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
-    """The student to start from: one that was given, or the teacher shrunk."""
+    """The student to start from: the one that the settings name, or the teacher shrunk."""
     if config.student is not None:
         return load_model(config.student)
     if teacher.family.class_name != "UNet2DModel":
@@ -218,23 +223,23 @@ def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
 
 
 def _warn_of_norms(config: DistillConfig, student: nn.Module) -> None:
-    """Of norms that lose what tells noise from image at the noisiest timesteps: see
+    """Warn of norms that lose what tells noise from image at the noisiest timesteps: see
     docs/results.md, "Who wins when the teacher predicts noise?"."""
-    problem = why_forgetful(student)
+    problem = norm_warning(student)
     if problem is None:
         return
     if config.student is None:
         remedy = "leave --student_norm_num_groups out"
     else:
         remedy = "make it anew with liftplace prune, which by default leaves them more"
-    print(f"Warning: {problem}. A new student needs not: {remedy}")
+    print(f"Warning: {problem}. A new student does not have this problem: {remedy}")
 
 
 def _new_model(
-    config: TrainConfig, family: Family, given: dict | None, channels: int, resolution: int
+    config: TrainConfig, family: Family, model_config: dict | None, channels: int, resolution: int
 ) -> nn.Module:
-    if given is not None:
-        architecture = {name: value for name, value in given.items() if not name.startswith("_")}
+    if model_config is not None:
+        architecture = {name: x for name, x in model_config.items() if not name.startswith("_")}
         architecture["sample_size"] = resolution
     else:
         levels = len(config.block_out_channels)

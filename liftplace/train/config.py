@@ -1,13 +1,18 @@
-"""One frozen dataclass behind the flags, the YAML file and Python, for each command."""
+"""The settings of `liftplace train` and `liftplace distill`, and the presets of the latter.
+
+One frozen dataclass a command is behind its flags, its YAML file and Python. Importing this imports
+no model library.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from liftplace.common.errors import UsageError
-from liftplace.common.settings import at_least, between, read_yaml
-from liftplace.train.presets import preset_file
+from liftplace.common.settings import Settings, at_least, between, positive, read_yaml
 from liftplace.train.run_config import RunConfig
 
+PRESETS = Path(__file__).resolve().parents[1] / "configs"
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -34,17 +39,13 @@ class TrainConfig(RunConfig):
         super().__post_init__()
         at_least(1, self, "layers_per_block", "norm_num_groups")
         at_least(2, self, "ddpm_num_steps")
-        _channels(self.block_out_channels, "block_out_channels")
+        _check_channels(self, "block_out_channels")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(RunConfig):
-    """Distil a student from a teacher."""
+class StudentConfig(Settings):
+    """The student to start from."""
 
-    has_presets: ClassVar[bool] = True
-
-    pretrained_teacher_name_or_path: str = ""
-    """Folder of the teacher, or its name on the Hugging Face Hub."""
     student: str | None = None
     """Folder of the student to start from, instead of a new one that is the teacher shrunk."""
     student_block_out_channels: tuple[int, ...] | None = None
@@ -54,6 +55,31 @@ class DistillConfig(RunConfig):
     student_norm_num_groups: int | None = None
     """Norm groups of a new student; by default as many as leave each norm four channels a group,
     or the two or three that the teacher's have."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "student_layers_per_block", "student_norm_num_groups")
+        if self.student_block_out_channels is not None:
+            _check_channels(self, "student_block_out_channels")
+
+    def check_student(self) -> None:
+        """Raises UsageError unless exactly one student was given."""
+        shrunk = (
+            self.student_block_out_channels
+            or self.student_layers_per_block
+            or self.student_norm_num_groups
+        )
+        if self.student is not None and shrunk is not None:
+            raise UsageError("give --student or --student_block_out_channels, not both")
+        if self.student is None and self.student_block_out_channels is None:
+            raise UsageError(
+                "no student: give --student FOLDER, or --student_block_out_channels to make one"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig(Settings):
+    """What the student minimises of its output: see `liftplace.train.objective`."""
 
     loss: Literal["none", "mse", "lift", "place"] = "mse"
     """Distillation loss beside the task loss; none trains without the teacher."""
@@ -107,6 +133,26 @@ class DistillConfig(RunConfig):
     """Weight, inside the task loss, of the variational bound for a student that learns its
     variance; by default 1 for a DiT and 0 for a PixArt."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(0, self, "task_weight", "task_weight_end", "kd_weight", "kd_weight_end")
+        at_least(0, self, "mse_weight", "mse_weight_end", "moment_weight", "moment_weight_end")
+        at_least(0, self, "kd_min_timestep", "variance_weight", "eps", "eps_of_sum")
+        at_least(1, self, "num_groups")
+        at_least(2, self, "group_size")
+        positive(self, "kd_space_max_weight")
+        if isinstance(self.weight, float):
+            between(0, 1, self, "weight")
+        for one, other in (("eps", "eps_of_sum"), ("group_size", "num_groups")):
+            pair = getattr(self, one), getattr(self, other)
+            if None not in pair:
+                raise UsageError(f"give {one} or {other}, not both: got {pair[0]} and {pair[1]}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig(Settings):
+    """What the student minimises of its hidden states: see `liftplace.train.features`."""
+
     feature_weight: float = 0.0
     feature_weight_schedule: Schedule = "constant"
     feature_weight_end: float = 0.0
@@ -122,54 +168,49 @@ class DistillConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(0, self, "task_weight", "task_weight_end", "kd_weight", "kd_weight_end",
-                 "kd_min_timestep", "mse_weight", "mse_weight_end", "moment_weight",
-                 "moment_weight_end", "feature_weight",
-                 "feature_weight_end", "variance_weight", "eps", "eps_of_sum")  # fmt: skip
-        if not self.kd_space_max_weight > 0:
-            raise UsageError(
-                f"kd_space_max_weight must be greater than 0, got {self.kd_space_max_weight}"
-            )
-        if self.feature_mask is not None and not self.feature_mask > 0:
-            raise UsageError(f"feature_mask must be greater than 0, got {self.feature_mask}")
-        if self.eps is not None and self.eps_of_sum is not None:
-            raise UsageError(
-                f"give eps or eps_of_sum, not both: got {self.eps} and {self.eps_of_sum}"
-            )
-        at_least(1, self, "student_layers_per_block", "student_norm_num_groups", "num_groups")
-        at_least(2, self, "group_size")
-        if self.student_block_out_channels is not None:
-            _channels(self.student_block_out_channels, "student_block_out_channels")
-        if isinstance(self.weight, float):
-            between(0, 1, self, "weight")
-        if self.group_size is not None and self.num_groups is not None:
-            raise UsageError(
-                f"give group_size or num_groups, not both: got {self.group_size} and "
-                f"{self.num_groups}"
-            )
+        at_least(0, self, "feature_weight", "feature_weight_end")
+        positive(self, "feature_mask")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(FeatureConfig, ObjectiveConfig, StudentConfig, RunConfig):
+    """Distil a student from a teacher."""
+
+    has_presets: ClassVar[bool] = True
+
+    pretrained_teacher_name_or_path: str = ""
+    """Folder of the teacher, or its name on the Hugging Face Hub."""
 
     @classmethod
-    def of_preset(cls, name: str, **given) -> "DistillConfig":
-        """The settings of a preset (ddpm, sd or dit), and those given over them."""
-        return cls(**read_yaml(preset_file(name), cls) | given)
+    def of_preset(cls, name: str, **changes) -> "DistillConfig":
+        """The settings of a preset (ddpm, sd or dit), with these in their place."""
+        return cls(**read_yaml(preset_file(name), cls) | changes)
 
     def check_complete(self) -> None:
         super().check_complete()
         if not self.pretrained_teacher_name_or_path:
             raise UsageError("--pretrained_teacher_name_or_path is missing: name the teacher")
-        shrunk = (
-            self.student_block_out_channels
-            or self.student_layers_per_block
-            or self.student_norm_num_groups
-        )
-        if self.student is not None and shrunk is not None:
-            raise UsageError("give --student or --student_block_out_channels, not both")
-        if self.student is None and self.student_block_out_channels is None:
-            raise UsageError(
-                "no student: give --student FOLDER, or --student_block_out_channels to make one"
-            )
+        self.check_student()
 
 
-def _channels(channels: tuple[int, ...], name: str) -> None:
+def preset_file(name: str) -> Path:
+    """The YAML file of a preset, the settings of an experiment of the paper.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    path = PRESETS / f"{name}.yaml"
+    if path not in preset_files():
+        known = ", ".join(file.stem for file in preset_files())
+        raise UsageError(f"there is no --preset {name}: choose from {known}")
+    return path
+
+
+def preset_files() -> list[Path]:
+    return sorted(PRESETS.glob("*.yaml"))
+
+
+def _check_channels(config: Settings, name: str) -> None:
+    channels = getattr(config, name)
     if not channels or min(channels) < 1:
         raise UsageError(f"{name} must be one positive number a level, got {channels}")

@@ -1,4 +1,4 @@
-"""What a run will take, before anything is spent (`--dry_run`)."""
+"""What a run will need, before it starts (`--dry_run`)."""
 
 import shutil
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from liftplace.common.distributed import start_processes
+from liftplace.common.distributed import distributed_state
 from liftplace.data.batches import effective_batch
 from liftplace.families import Family
 from liftplace.models.costs import count_parameters
@@ -20,7 +20,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResourceEstimate:
     """Sizes in bytes, for one process."""
 
     teacher_parameters: int | None  # None without a teacher
@@ -41,32 +41,32 @@ class Plan:
 
     def table(self) -> str:
         epochs = self.steps * self.effective_batch / self.images
+        parts = f"{self.checkpoints} checkpoints of {_size(self.checkpoint)} and the result"
         rows = [
             *self._models(),
             ("effective batch", f"{self.effective_batch:,} images"),
             ("steps", f"{self.steps:,} ({epochs:.2f} epochs of {self.images:,} images)"),
             *((f"memory: {name}", _size(value)) for name, value in self.memory.items()),
             ("memory: sum", f"{_size(sum(self.memory.values()))} a process, an estimate"),
-            ("disk", f"{_size(self.disk)}: {self.checkpoints} checkpoints of "
-                     f"{_size(self.checkpoint)} and the result; {_size(self.free_disk)} free"),
-        ]  # fmt: skip
+            ("disk", f"{_size(self.disk)}: {parts}; {_size(self.free_disk)} free"),
+        ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
     def _models(self) -> list[tuple[str, str]]:
-        ours, theirs = self.student_parameters, self.teacher_parameters
-        if theirs is None:
-            return [("model", f"{ours:,} parameters")]
+        student, teacher = self.student_parameters, self.teacher_parameters
+        if teacher is None:
+            return [("model", f"{student:,} parameters")]
         return [
-            ("teacher", f"{theirs:,} parameters"),
-            ("student", f"{ours:,} parameters ({ours / theirs:.1%})"),
+            ("teacher", f"{teacher:,} parameters"),
+            ("student", f"{student:,} parameters ({student / teacher:.1%})"),
             *([] if self.norms is None else [("norm groups", self.norms)]),
         ]
 
 
-def plan(
+def estimate_resources(
     config: RunConfig, teacher: LoadedModel | None, student: LoadedModel, images: int, size: int
-) -> Plan:
+) -> ResourceEstimate:
     """
     Args:
         config: a `DistillConfig` where there is a teacher.
@@ -74,32 +74,32 @@ def plan(
         images: in the dataset.
         size: height and width of what the models denoise.
     """
-    ours = count_parameters(student.model)
-    theirs = None if teacher is None else count_parameters(teacher.model)
+    parameters = count_parameters(student.model)
+    teacher_parameters = None if teacher is None else count_parameters(teacher.model)
     one = DTYPES[config.mixed_precision].itemsize
-    adam = 2 * ours * (1 if config.use_8bit_adam else FLOAT)
-    average = ours * FLOAT if config.use_ema else 0
+    adam = 2 * parameters * (1 if config.use_8bit_adam else FLOAT)
+    ema = parameters * FLOAT if config.use_ema else 0
     batch = config.train_batch_size
     saved = _activations(student.family, student.model.config, size, config.gradient_checkpointing)
-    weights = ours * FLOAT
+    weights = parameters * FLOAT
     memory = {
         f"{'model' if teacher is None else 'student'}, gradient, optimiser": 2 * weights + adam,
-        "average": average,
-        "teacher": theirs * one if teacher is not None and config.loss != "none" else 0,
+        "average": ema,
+        "teacher": teacher_parameters * one if teacher is not None and config.loss != "none" else 0,
         "activations": saved * batch * one // FLOAT,
     }
     total = config.max_train_steps
     every = config.checkpointing_steps
     kept = -(-total // every) if every else 0
-    return Plan(
-        teacher_parameters=theirs,
-        student_parameters=ours,
+    return ResourceEstimate(
+        teacher_parameters=teacher_parameters,
+        student_parameters=parameters,
         norms=None if teacher is None else compare_norms(student.model, teacher.model),
-        effective_batch=effective_batch(config, start_processes().num_processes),
+        effective_batch=effective_batch(config, distributed_state().num_processes),
         steps=total,
         images=images,
         memory={name: value for name, value in memory.items() if value},
-        checkpoint=weights + adam + average,
+        checkpoint=weights + adam + ema,
         checkpoints=min(kept, config.checkpoints_total_limit or kept),
         result=weights + _other_parts(teacher),
         free_disk=shutil.disk_usage(_existing(Path(config.output_dir).resolve())).free,
@@ -114,21 +114,21 @@ def _activations(family: Family, config, size: int, checkpointing: bool) -> int:
     if checkpointing:
         model.enable_gradient_checkpointing()
     family.prepare_training(model.train())
-    ours = {weight.untyped_storage()._cdata for weight in model.parameters()}
-    kept = {}
+    of_weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
+    saved = {}
 
     def count(tensor):
         storage = tensor.untyped_storage()
-        if storage._cdata not in ours:
-            kept[storage._cdata] = storage.nbytes()
+        if storage._cdata not in of_weights:
+            saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    given = {name: value.to("meta") for name, value in conditions.items()}
+    conditions = {name: value.to("meta") for name, value in conditions.items()}
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        output = family.predict(model, noisy.to("meta"), timesteps.to("meta"), given)
-        held = sum(kept.values())  # while the graph of `output` keeps every storage alive
+        output = family.predict(model, noisy.to("meta"), timesteps.to("meta"), conditions)
+        total = sum(saved.values())  # while the graph of `output` keeps every storage alive
     del output
-    return held
+    return total
 
 
 def _other_parts(teacher: LoadedModel | None) -> int:

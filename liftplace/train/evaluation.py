@@ -21,54 +21,56 @@ from liftplace.evaluate.judge import Judge, Score
 from liftplace.evaluate.networks import load_network
 from liftplace.evaluate.reference import real_features
 from liftplace.evaluate.sampler import Sampler
-from liftplace.train.best_model import Best
-from liftplace.train.learner import Learner
+from liftplace.train.best_model import BestModel
 from liftplace.train.run_config import RunConfig
+from liftplace.train.trainer import ModelTrainer
 
 
 class Examiner:
-    """Scores learners, and keeps the best model of each where `config.metric_for_best_model` is
-    given: in the folder best of the run, of several learners in best/<name>.
+    """Scores trainers, and keeps the best model of each where `config.metric_for_best_model` is
+    given: in the folder best of the run, of several trainers in best/<name>.
 
     Args:
-        learners: of the run.
+        trainers: of the run.
         dataset, sampler, config, accelerator: see `Evaluation`.
-        like: of `Learner.save`.
+        base_pipeline: of `ModelTrainer.save`.
 
     Raises: as `Evaluation`.
     """
 
     def __init__(
-        self, learners: list[Learner], dataset: Dataset, sampler: Sampler, config: RunConfig,
-        accelerator: Accelerator, like: str | Path | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        trainers: list[ModelTrainer],
+        dataset: Dataset,
+        sampler: Sampler,
+        config: RunConfig,
+        accelerator: Accelerator,
+        base_pipeline: str | Path | None = None,
+    ) -> None:
         self._evaluation = Evaluation(config, dataset, sampler, accelerator)
         self._accelerator = accelerator
         folder, metric = Path(config.output_dir) / "best", config.metric_for_best_model
-        self._best = {
-            each.name: Best(
-                folder / each.name if len(learners) > 1 else folder, metric,
-                self._evaluation.basis, sampler.process, like,
-            )
-            for each in learners
-            if metric is not None
-        }  # fmt: skip
+        basis, process = self._evaluation.basis, sampler.process
+        self._best = {}
+        for trainer in trainers if metric is not None else ():
+            place = folder / trainer.name if len(trainers) > 1 else folder
+            self._best[trainer.name] = BestModel(place, metric, basis, process, base_pipeline)
 
-    def __call__(self, learner: Learner, step: int) -> dict[str, float]:
+    def __call__(self, trainer: ModelTrainer, step: int) -> dict[str, float]:
         """The scores for the log. Every process of the run calls this."""
-        scores = self._evaluation.scores(learner)
+        scores = self._evaluation.scores(trainer)
         unfit = [score.name for score in scores.values() if not math.isfinite(score.value)]
-        if unfit and learner.is_main_process:
-            tqdm.write(f"step {step}: {', '.join(unfit)} of {learner.name} is not finite")
-        best = self._best.get(learner.name)
+        if unfit and trainer.is_main_process:
+            tqdm.write(f"step {step}: {', '.join(unfit)} of {trainer.name} is not finite")
+        best = self._best.get(trainer.name)
         if best is not None:
             if main_process_decides(self._accelerator, partial(best.is_better, scores)):
-                best.keep(learner, step, scores)
+                best.keep(trainer, step, scores)
         return {f"evaluation/{score.name}": score.value for score in scores.values()}
 
 
 class Evaluation:
-    """Scores learners as `liftplace evaluate` scores saved models, without intervals.
+    """Scores trainers as `liftplace evaluate` scores saved models, without intervals.
 
     Every evaluation of a run starts from the same noise. Every process of the run makes one.
 
@@ -108,40 +110,37 @@ class Evaluation:
             "feature_network_sha256": self._network.weights_sha256,
         }
 
-    def scores(self, learner: Learner) -> dict[str, Score]:
-        """By metric, of the learner's final weights; NaN where its samples are not finite.
+    def scores(self, trainer: ModelTrainer) -> dict[str, Score]:
+        """By metric, of the trainer's final weights; NaN where its samples are not finite.
 
         Every process of the run calls this, and gets the same.
         """
-        with learner.final_weights() as model:
-            parts = gather_object([self._draw(learner, model)])
-        features = {number: part for process in parts for number, part in process.items()}
+        with trainer.final_weights() as model:
+            parts = gather_object([self._draw(trainer, model)])
+        features = {number: part for own in parts for number, part in own.items()}
 
         def score() -> list[Score]:
             samples = torch.cat([features[number] for number in sorted(features)])
             return self._score(samples.to(self._judge.real.device))
 
-        found = main_process_decides(self._accelerator, score)
-        return dict(zip(self._config.evaluation_metrics, found, strict=True))
+        scores = main_process_decides(self._accelerator, score)
+        return dict(zip(self._config.evaluation_metrics, scores, strict=True))
 
-    def _draw(self, learner: Learner, model: nn.Module | None) -> dict[int, Tensor]:
+    def _draw(self, trainer: ModelTrainer, model: nn.Module | None) -> dict[int, Tensor]:
         """The features of this process's parts of the samples, by the part's number."""
-        total, found = self._config.num_evaluation_samples, {}
+        total, features_of_part = self._config.num_evaluation_samples, {}
         firsts = range(0, total, PART)
-        process, processes = self._accelerator.process_index, self._accelerator.num_processes
-        if learner.is_sharded:  # only the main process has a model
-            process, processes = (0, 1) if model is not None else (len(firsts), 1)
-        with tqdm(
-            total=len(firsts[process::processes]), desc=f"Evaluating {learner.name}", unit="part",
-            leave=False, disable=not learner.is_main_process,
-        ) as bar:  # fmt: skip
-            for number in range(process, len(firsts), processes):
-                count = min(PART, total - firsts[number])
-                images = self._images(model, number, firsts[number], count)
-                features = extract_features(images, self._network, description=None)
-                found[number] = features.cpu()
-                bar.update()
-        return found
+        rank, world_size = self._accelerator.process_index, self._accelerator.num_processes
+        if trainer.is_sharded:  # only the main process has a model
+            rank, world_size = (0, 1) if model is not None else (len(firsts), 1)
+        numbers, hidden = range(rank, len(firsts), world_size), not trainer.is_main_process
+        text = f"Evaluating {trainer.name}"
+        for number in tqdm(numbers, desc=text, unit="part", leave=False, disable=hidden):
+            count = min(PART, total - firsts[number])
+            images = self._images(model, number, firsts[number], count)
+            features = extract_features(images, self._network, description=None)
+            features_of_part[number] = features.cpu()
+        return features_of_part
 
     def _images(self, model: nn.Module, number: int, first: int, count: int) -> Tensor:
         config = self._config
@@ -175,9 +174,11 @@ def _reference(config: RunConfig, dataset: Dataset, resolution: int) -> Dataset:
             config.reference_dir, resolution=resolution, center_crop=config.center_crop
         )
     if isinstance(dataset, CachedLatents):
-        given = f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"
+        source = (
+            f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"
+        )
         raise UsageError(
-            f"--evaluation_steps needs images, and {given} holds latents: name the images' folder "
+            f"--evaluation_steps needs images, and {source} holds latents: name the images' folder "
             "with --reference_dir"
         )
     if len(dataset) < config.num_evaluation_samples:

@@ -12,12 +12,16 @@ from liftplace.common.errors import UsageError
 from liftplace.models.costs import count_parameters
 from liftplace.models.loading import LoadedModel
 from liftplace.models.saving import RECORD, loading_line, read_record
-from liftplace.train import metrics
 from liftplace.train.config import DistillConfig
 from liftplace.train.run_config import RunConfig
+from liftplace.train.run_folder import METRICS, read_metrics
 
 BEST = "best.json"
 EVALUATION = "evaluation/"
+ON_THE_CARD = (
+    *("loss", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),
+    *("learning_rate", "lr_scheduler", "mixed_precision", "use_ema", "seed"),
+)
 NEVER_PUSHED = ["checkpoint-*", ".*", "logs/*"]
 
 
@@ -32,9 +36,9 @@ def _record_student(config: DistillConfig, student: LoadedModel, teacher: Loaded
     block of the student stands for, and how the student was made."""
     record = read_record(student.folder)
     if "layer_map" not in record:
-        theirs = teacher.family.blocks(teacher.model)
-        ours = student.family.blocks(student.model)
-        record["layer_map"] = {name: name for name in ours if name in theirs}
+        of_teacher = teacher.family.blocks(teacher.model)
+        of_student = student.family.blocks(student.model)
+        record["layer_map"] = {name: name for name in of_student if name in of_teacher}
     record |= {"liftplace": __version__, "teacher": config.pretrained_teacher_name_or_path}
     record["distill"] = asdict(config)
     folder = Path(config.output_dir)
@@ -70,23 +74,21 @@ def _write_model_card(config: DistillConfig, student: LoadedModel, teacher: Load
 
 
 def _sizes(student: LoadedModel, teacher: LoadedModel) -> str:
-    ours, theirs = count_parameters(student.model), count_parameters(teacher.model)
+    small, large = count_parameters(student.model), count_parameters(teacher.model)
     return (
         "| | parameters | share |\n|---|---|---|\n"
-        f"| teacher | {theirs:,} | 100 % |\n| student | {ours:,} | {ours / theirs:.1%} |"
+        f"| teacher | {large:,} | 100 % |\n| student | {small:,} | {small / large:.1%} |"
     )
 
 
 def _recipe(config: DistillConfig) -> str:
-    names = ("loss", "max_train_steps", "train_batch_size", "gradient_accumulation_steps",
-             "learning_rate", "lr_scheduler", "mixed_precision", "use_ema", "seed")  # fmt: skip
-    rows = "\n".join(f"| {name} | {getattr(config, name)} |" for name in names)
+    rows = "\n".join(f"| {name} | {getattr(config, name)} |" for name in ON_THE_CARD)
     return f"## Recipe\n\n| setting | value |\n|---|---|\n{rows}\n\nAll of them: `config.yaml`."
 
 
 def _figures(folder: Path) -> str:
-    log = folder / metrics.FILE_NAME
-    lines = metrics.read_metrics(log) if log.exists() else []
+    log = folder / METRICS
+    lines = read_metrics(log) if log.exists() else []
     if not lines:
         return ""
     last = lines[-1]
@@ -123,7 +125,7 @@ def _loading(folder: Path, student: LoadedModel) -> str:
 
 
 def check_push(config: RunConfig) -> None:
-    """With --push_to_hub, make the repository before anything is spent.
+    """With --push_to_hub, make the repository before the run starts.
 
     Raises:
         UsageError: it cannot be made: no token, no network, no right.

@@ -6,7 +6,6 @@ FitNets (Romero et al., arXiv 1412.6550, section 2.2) with 1x1 adapters where th
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,8 @@ from torch.func import functional_call
 
 from liftplace.common.errors import UsageError
 from liftplace.families import family_of_model
-from liftplace.families.family import Conditions, split_variance
+from liftplace.families.family import Conditions
+from liftplace.train.hooked_model import HookedModel, ModelOutput
 
 BY_POSITION = "by_position"
 
@@ -31,57 +31,6 @@ class Pair(NamedTuple):
         return f"{self.student}:{self.teacher}"
 
 
-class Answer(NamedTuple):
-    """What a model answers to a batch."""
-
-    output: Tensor  # (batch, in_channels, height, width)
-    variance: Tensor | None = None  # as output, where the model also predicts a variance
-    features: Mapping = MappingProxyType({})  # hidden states, by block or by pair of blocks
-
-
-class Observed(nn.Module):
-    """A model that gives the hidden states of some of its blocks beside its output.
-
-    Args:
-        model: of a family.
-        blocks: names out of `family.blocks(model)`.
-    """
-
-    def __init__(self, model: nn.Module, blocks: Iterable[str] = ()) -> None:
-        super().__init__()
-        self.model = model
-        self.family = family_of_model(model)
-        self.family.prepare_training(model)
-        self._seen: dict[str, Tensor] | None = None
-        hooked = self.family.blocks(model)
-        self._hooks = [
-            hooked[name].register_forward_hook(self._noting(name)) for name in dict.fromkeys(blocks)
-        ]
-
-    def unhook(self) -> None:
-        """Leave the model as it was."""
-        for hook in self._hooks:
-            hook.remove()
-
-    def _noting(self, name: str):
-        def note(module, arguments, output) -> None:
-            # Not when something else calls the model, nor when gradient checkpointing calls a
-            # block once more in the backward pass.
-            if self._seen is not None:
-                self._seen[name] = self.family.block_output(output)
-
-        return note
-
-    def forward(self, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Answer:
-        self._seen = seen = {}
-        try:
-            output = self.family.predict(self.model, noisy, timesteps, conditions)
-        finally:
-            self._seen = None
-        output, variance = split_variance(output, noisy.shape[1])
-        return Answer(output, variance, seen)
-
-
 @dataclass(frozen=True)
 class FeatureMatch:
     """Which blocks are compared, and what brings the student's to the teacher's channels."""
@@ -90,28 +39,28 @@ class FeatureMatch:
     adapters: nn.ModuleList = field(default_factory=nn.ModuleList)  # one a pair
 
 
-NOTHING = FeatureMatch()
+NO_FEATURES = FeatureMatch()
 
 
-class Trainee(Observed):
+class StudentWithAdapters(HookedModel):
     """A student and its adapters as one module, so that they are distributed, stepped and saved
     together."""
 
-    def __init__(self, student: nn.Module, match: FeatureMatch = NOTHING) -> None:
+    def __init__(self, student: nn.Module, match: FeatureMatch = NO_FEATURES) -> None:
         super().__init__(student, [pair.student for pair in match.pairs])
         self.pairs = match.pairs
         self.adapters = match.adapters
-        # What accelerate's transformer policy for FSDP shards by, unless it is told otherwise.
+        # What accelerate's transformer policy for FSDP shards by, unless it is set otherwise.
         blocks = self.family.blocks(student).values()
         self._no_split_modules = sorted({type(block).__name__ for block in blocks})
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Answer:
-        answer = super().forward(noisy, timesteps, conditions)
+    def forward(self, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> ModelOutput:
+        output = super().forward(noisy, timesteps, conditions)
         features = {
-            pair: adapter(answer.features[pair.student])
+            pair: adapter(output.features[pair.student])
             for pair, adapter in zip(self.pairs, self.adapters, strict=True)
         }
-        return answer._replace(features=features)
+        return output._replace(features=features)
 
 
 def match_features(
@@ -127,24 +76,25 @@ def match_features(
     Raises:
         UsageError: a block's name is not one, or one has maps and the other tokens.
     """
-    ours = block_shapes(student, [pair.student for pair in pairs])
-    theirs = block_shapes(teacher, [pair.teacher for pair in pairs])
+    student_shapes = block_shapes(student, [pair.student for pair in pairs])
+    teacher_shapes = block_shapes(teacher, [pair.teacher for pair in pairs])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapters = [
-            _adapter(pair, ours[pair.student], theirs[pair.teacher], always) for pair in pairs
+            _adapter(pair, student_shapes[pair.student], teacher_shapes[pair.teacher], always)
+            for pair in pairs
         ]
     return FeatureMatch(tuple(pairs), nn.ModuleList(adapters))
 
 
-def _adapter(pair: Pair, ours: torch.Size, theirs: torch.Size, always: bool) -> nn.Module:
-    if len(ours) != len(theirs):
+def _adapter(pair: Pair, student: torch.Size, teacher: torch.Size, always: bool) -> nn.Module:
+    if len(student) != len(teacher):
         raise UsageError(
-            f"--feature_layers {pair}: the student's block gives {tuple(ours)} and the teacher's "
-            f"{tuple(theirs)}; both must be maps or both tokens"
+            f"--feature_layers {pair}: the student's block gives {tuple(student)} and the "
+            f"teacher's {tuple(teacher)}; both must be maps or both tokens"
         )
-    of_maps = len(ours) == 4
-    channels = (ours[1], theirs[1]) if of_maps else (ours[2], theirs[2])
+    of_maps = len(student) == 4
+    channels = (student[1], teacher[1]) if of_maps else (student[2], teacher[2])
     if channels[0] == channels[1] and not always:
         return nn.Identity()
     return nn.Conv2d(*channels, kernel_size=1) if of_maps else nn.Linear(*channels)
@@ -163,16 +113,16 @@ def block_shapes(model: nn.Module, blocks: Sequence[str]) -> dict[str, torch.Siz
                 f"--feature_layers: the {family.class_name} has no block {name}; it has "
                 f"{', '.join(family.blocks(model))}"
             )
-    observed = Observed(model, blocks)
+    hooked = HookedModel(model, blocks)
     noisy, timesteps, conditions = family.example(model.config)
-    state = {**dict(observed.named_parameters()), **dict(observed.named_buffers())}
+    state = {**dict(hooked.named_parameters()), **dict(hooked.named_buffers())}
     inputs = (noisy.to("meta"), timesteps.to("meta"), _meta(conditions))
     try:
         with torch.no_grad():
-            answer = functional_call(observed, _meta(state), inputs)
+            output = functional_call(hooked, _meta(state), inputs)
     finally:
-        observed.unhook()
-    return {name: hidden.shape for name, hidden in answer.features.items()}
+        hooked.unhook()
+    return {name: hidden.shape for name, hidden in output.features.items()}
 
 
 def _meta(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -198,23 +148,25 @@ def choose_pairs(
     if chosen and tuple(chosen) != (BY_POSITION,):
         halves = [text.split(":", 1) for text in chosen]
         return tuple(dict.fromkeys(Pair(half[0], half[-1]) for half in halves))
-    ours = list(family_of_model(student).blocks(student))
-    mapped = [Pair(name, layer_map[name]) for name in ours if name in (layer_map or {})]
+    blocks = list(family_of_model(student).blocks(student))
+    mapped = [Pair(name, layer_map[name]) for name in blocks if name in (layer_map or {})]
     if mapped and not chosen:
         return tuple(mapped)
-    return by_position(ours, list(family_of_model(teacher).blocks(teacher)))
+    return by_position(blocks, list(family_of_model(teacher).blocks(teacher)))
 
 
-def by_position(ours: Sequence[str], theirs: Sequence[str]) -> tuple[Pair, ...]:
-    """Every block of `ours` with one of `theirs` of the same kind: of n, the i-th with the last of
-    the i-th n-th of theirs, which is what it stands for."""
+def by_position(student: Sequence[str], teacher: Sequence[str]) -> tuple[Pair, ...]:
+    """Each of the student's blocks with one of the teacher's of the same kind: of n, the i-th with
+    the last of the i-th of n equal parts, in whose place it stands."""
     pairs = []
-    for name in ours:
-        same = [other for other in ours if _kind(other) == _kind(name)]
-        candidates = [other for other in theirs if _kind(other) == _kind(name)]
+    for name in student:
+        same = [other for other in student if _kind(other) == _kind(name)]
+        candidates = [other for other in teacher if _kind(other) == _kind(name)]
         if not candidates:
-            raise UsageError(f"the teacher has no block like the student's {name}: name the pairs "
-                             "with --feature_layers")  # fmt: skip
+            raise UsageError(
+                f"the teacher has no block like the student's {name}: name the pairs with "
+                "--feature_layers"
+            )
         share = (same.index(name) + 1) / len(same)
         pairs.append(Pair(name, candidates[max(math.ceil(share * len(candidates)) - 1, 0)]))
     return tuple(pairs)

@@ -1,39 +1,63 @@
-"""The training loop: any number of learners on the same batches, one teacher for all of them."""
+"""The training loop: any number of models on the same batches, one teacher for all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, ProjectConfiguration
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from liftplace.common.errors import NonFiniteError, UsageError
+from liftplace.common.interrupt import Interrupt
+from liftplace.common.seeds import derive_seed
 from liftplace.data.batches import effective_batch, noisy_batches
 from liftplace.data.encoder import Encoder
 from liftplace.evaluate.sampler import Sampler
 from liftplace.models.loading import DTYPES
-from liftplace.models.noise import NoiseProcess
-from liftplace.train import metrics
+from liftplace.models.noise import NoiseProcess, NoisyBatch
+from liftplace.train import run_folder
 from liftplace.train.checkpoint import Checkpoints
-from liftplace.train.interrupt import Interrupt
-from liftplace.train.learner import Learner
+from liftplace.train.hooked_model import Teacher
 from liftplace.train.run_config import RunConfig
-from liftplace.train.run_folder import check_output_dir, check_same_run, claim_output_dir
-from liftplace.train.step import train_step
-from liftplace.train.teacher import Teacher
+from liftplace.train.trainer import ModelTrainer, TrainerSpec
 
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM, after a checkpoint was saved."""
 
 
+def new_trainers(
+    specs: Sequence[TrainerSpec], config: RunConfig, trainer_class: type = ModelTrainer
+) -> list[ModelTrainer]:
+    """Trainers for `fit`, side by side on one accelerator.
+
+    Args:
+        specs: of each; they may differ in the settings of optimiser, schedule and EMA.
+        config: of the run.
+        trainer_class: `ModelTrainer` or what is made of it.
+
+    Raises:
+        ValueError: two of the same name, or several with float16.
+        UsageError: settings that do not go with the device or with several processes.
+    """
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"models need different names, got {names}")
+    if len(specs) > 1 and config.mixed_precision == "fp16":
+        # One gradient scaler serves all models: one's overflow would rescale the others.
+        raise ValueError("mixed_precision='fp16' takes one model; use 'bf16' or 'no' for more")
+    accelerator = _new_accelerator(config)
+    return [trainer_class(spec, accelerator) for spec in specs]
+
+
 def fit(
-    learners: list[Learner],
+    trainers: list[ModelTrainer],
     *,
     dataset: Dataset,
     encoder: Encoder,
@@ -41,31 +65,30 @@ def fit(
     config: RunConfig,
     teacher: nn.Module | None = None,
     description: str | None = "Training",
-    like: str | Path | None = None,
+    base_pipeline: str | Path | None = None,
     keep_going: bool = False,
 ) -> dict[str, NonFiniteError]:
-    """Train the learners to step `config.max_train_steps`, from a checkpoint if that is asked for.
+    """Train to step `config.max_train_steps`, from a checkpoint if that is asked for.
 
     Writes metrics.jsonl, checkpoints, TensorBoard files and pictures of samples into
     `config.output_dir`. On the same device type the weights depend on nothing but the config, the
-    data and the models: not on interruptions, and not on the other learners.
+    data and the models: not on interruptions, and not on the other models.
 
     Args:
-        learners: trained in place, side by side.
+        trainers: as `new_trainers` makes them; their models are trained in place, side by side.
         dataset: map-style, as `liftplace.data.load_dataset` gives.
         encoder: from its items to latents and conditions.
         process: makes noisy images and targets.
-        config: of the run. Each learner has taken its own optimiser settings.
-        teacher: called once a batch for all learners that need it. Frozen, and cast to the type
+        config: of the run. Each trainer has its own optimiser settings.
+        teacher: called once a batch for all trainers that need it. Frozen, and cast to the type
             of `mixed_precision`.
         description: label of the progress bar; None for no bar.
-        like: a pipeline's folder, whose other parts the best model is saved with, see
-            `Learner.save`.
-        keep_going: a learner with a loss, gradient or weight that is not finite is left as it is
+        base_pipeline: folder of a pipeline, whose other parts the best model is saved with.
+        keep_going: a model with a loss, gradient or weight that is not finite is left as it is
             and the others go on, instead of the run's end.
 
     Returns:
-        What went wrong with which learner; nothing unless `keep_going`.
+        The errors by the model's name; nothing unless `keep_going`.
 
     Raises:
         UsageError: the output folder holds another run, or the settings do not go together.
@@ -74,30 +97,18 @@ def fit(
         TrainingInterrupted: Ctrl-C; a checkpoint was saved.
         CheckpointError: a checkpoint could not be written or read.
     """
-    check_output_dir(config)
-    _check_together(learners, teacher, config)
+    run_folder.check_output_dir(config)
+    accelerator = trainers[0].accelerator
+    teacher = _prepare_teacher(teacher, trainers, config)
     checkpoints = Checkpoints(config.output_dir, config.checkpoints_total_limit)
-    checkpoint = checkpoints.find(config.resume_from_checkpoint)
-    accelerator = _accelerator(config)
-    for learner in learners:
-        learner.prepare(accelerator)
-    if teacher is not None:
-        blocks = [block for learner in learners for block in learner.teacher_blocks]
-        teacher = Teacher(
-            teacher, accelerator.device, config.mixed_precision, blocks, config.compile,
-            config.cuda_graphs,
-        )  # fmt: skip
-    with_shares = config.gradient_share_steps > 0 and _has_gradients(accelerator)
-    start = checkpoints.load(checkpoint, accelerator, learners) if checkpoint else 0
-    if start > config.max_train_steps:
-        raise UsageError(f"{checkpoint} is beyond --max_train_steps {config.max_train_steps}")
+    start = _resume(checkpoints, trainers, config)
     encoder.to(accelerator.device, DTYPES[accelerator.mixed_precision])
     sampler = Sampler(process, encoder)
-    examiner = _examiner(learners, dataset, sampler, config, accelerator, like)
-    _open_folder(accelerator, learners, config, start)
+    examiner = _examiner(trainers, dataset, sampler, config, base_pipeline)
+    _open_folder(trainers, config, start)
     batches = noisy_batches(dataset, encoder, process, config, accelerator, start)
-    rank = accelerator.process_index
-    active, failed = list(learners), {}
+    gradient_steps = config.gradient_share_steps if _has_gradients(accelerator) else 0
+    active, failed = list(trainers), {}
 
     with (
         Interrupt() as interrupt,
@@ -105,71 +116,99 @@ def fit(
         _progress_bar(accelerator, config, start, description) as bar,
     ):
         for step in range(start + 1, config.max_train_steps + 1):
-            share_out = with_shares and step % config.gradient_share_steps == 0
-            values = train_step(
-                active, batches, teacher, config, step, share_out=share_out, rank=rank
-            )
+            measure = gradient_steps > 0 and step % gradient_steps == 0
+            metrics = train_step(active, batches, teacher, config, step, measure_gradients=measure)
             bar.update()
-
-            last = step == config.max_train_steps
-            log = last or step % config.logging_steps == 0
-            stop = _agree_to_stop(accelerator, interrupt, log)
-            save = stop or _due(config.checkpointing_steps, step, last)
-            evaluate = not stop and _due(config.evaluation_steps, step, last)
-            log = log or share_out or evaluate
-            if log or save:
-                weights = save or evaluate or last
-                found = _not_finite(active, step if weights else None)
-                if found and not keep_going:
-                    raise _with_last_good(next(iter(found.values())), checkpoints)
-                failed |= found
-                active = [learner for learner in active if learner.name not in failed]
+            due = _due(config, step)
+            stop = _agree_to_stop(accelerator, interrupt, due.log)
+            if stop:
+                due = due._replace(checkpoint=True, evaluation=False)
+            log = due.log or due.evaluation or measure
+            if log or due.checkpoint:
+                failed |= _not_finite(active, step, due)
+                if failed and not keep_going:
+                    raise _with_last_good(next(iter(failed.values())), checkpoints)
+                active = [trainer for trainer in active if trainer.name not in failed]
                 if not active:
                     break
             scores = {}
-            if evaluate:
-                scores = {learner.name: examiner(learner, step) for learner in active}
+            if due.evaluation:
+                scores = {trainer.name: examiner(trainer, step) for trainer in active}
             if log:
-                _report(accelerator, active, len(learners) > 1, values, scores, step, bar)
-            if save:
-                checkpoints.save(accelerator, learners, step)
+                _log(active, metrics, scores, step, bar, named=len(trainers) > 1)
+            if due.checkpoint:
+                checkpoints.save(accelerator, trainers, step)
             if stop:
                 raise TrainingInterrupted(f"stopped at step {step}: {checkpoints.latest()} saved")
-            if _due(config.validation_steps, step, last):
-                _picture(active, sampler, config, step)
+            if due.pictures:
+                _save_pictures(active, sampler, config, step)
     return failed
 
 
-def _examiner(learners, dataset, sampler, config, accelerator, like):
-    """What scores a learner at a step and keeps the best; None without --evaluation_steps."""
-    if config.evaluation_steps == 0:
-        return None
-    from liftplace.train.evaluation import Examiner  # the feature networks
+def train_step(
+    trainers: list[ModelTrainer],
+    batches: Iterator[NoisyBatch],
+    teacher: Teacher | None,
+    config: RunConfig,
+    step: int,
+    *,
+    measure_gradients: bool = False,
+) -> dict[str, dict[str, Tensor]]:
+    """Optimiser step number `step` of every trainer, without waiting for the device.
 
-    return Examiner(learners, dataset, sampler, config, accelerator, like)
+    Args:
+        batches: `gradient_accumulation_steps` are taken.
+        measure_gradients: see what each term adds to the gradient of the first batch.
+
+    Returns:
+        The step's metrics by the model's name, see `ModelTrainer.update`.
+    """
+    parts = config.gradient_accumulation_steps
+    progress = (step - 1) / config.max_train_steps
+    rank = trainers[0].accelerator.process_index
+    for part in range(parts):
+        batch = next(batches)
+        output = None if teacher is None else teacher(batch)
+        seed = derive_seed(config.seed, "dropout", step, part, rank)
+        for trainer in trainers:
+            if measure_gradients and part == 0:
+                trainer.measure_gradients(batch, output, progress=progress, seed=seed)
+            torch.manual_seed(seed)
+            sync = part == parts - 1
+            trainer.accumulate(
+                batch, output, share=1 / parts, sync_gradients=sync, progress=progress
+            )
+    return {trainer.name: trainer.update(step) for trainer in trainers}
 
 
-def _has_gradients(accelerator: Accelerator) -> bool:
-    if accelerator.distributed_type != DistributedType.DEEPSPEED:
-        return True
-    if accelerator.is_main_process:
-        print("no gradient shares: DeepSpeed keeps the gradients to itself")
-    return False
+class _Due(NamedTuple):
+    """What follows a step."""
+
+    log: bool
+    checkpoint: bool
+    evaluation: bool
+    pictures: bool
+    last: bool
 
 
-def _check_together(learners: list[Learner], teacher, config: RunConfig) -> None:
-    if len({learner.name for learner in learners}) < len(learners):
-        raise ValueError(f"learners need different names, got {[each.name for each in learners]}")
-    if teacher is None and any(learner.objective.needs_teacher for learner in learners):
-        raise ValueError("teacher is None, but a learner's objective compares with one")
-    if len(learners) > 1 and config.mixed_precision == "fp16":
-        # One gradient scaler serves all learners: one's overflow would rescale the others.
-        raise ValueError("mixed_precision='fp16' takes one learner; use 'bf16' or 'no' for more")
+def _due(config: RunConfig, step: int) -> _Due:
+    last = step == config.max_train_steps
+
+    def every(steps: int) -> bool:
+        return steps > 0 and (last or step % steps == 0)
+
+    return _Due(
+        log=every(config.logging_steps),
+        checkpoint=every(config.checkpointing_steps),
+        evaluation=every(config.evaluation_steps),
+        pictures=every(config.validation_steps),
+        last=last,
+    )
 
 
-def _accelerator(config: RunConfig) -> Accelerator:
+def _new_accelerator(config: RunConfig) -> Accelerator:
     folder = Path(config.output_dir)
-    trackers = [metrics.JsonLinesTracker(folder / metrics.FILE_NAME)]
+    trackers = [run_folder.JsonLinesTracker(folder / run_folder.METRICS)]
     if config.report_to != "none":
         trackers.append(config.report_to)
     accelerator = Accelerator(
@@ -187,14 +226,57 @@ def _accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def _open_folder(accelerator, learners: list[Learner], config: RunConfig, start: int) -> None:
-    objectives = {each.name: asdict(each.objective) for each in learners}
+def _prepare_teacher(
+    model: nn.Module | None, trainers: list[ModelTrainer], config: RunConfig
+) -> Teacher | None:
+    if model is None:
+        if any(trainer.objective.needs_teacher for trainer in trainers):
+            raise ValueError("teacher is None, but an objective compares with one")
+        return None
+    device = trainers[0].accelerator.device
+    blocks = [block for trainer in trainers for block in trainer.teacher_blocks]
+    precision = config.mixed_precision
+    return Teacher(model, device, precision, blocks, config.compile, config.cuda_graphs)
+
+
+def _resume(checkpoints: Checkpoints, trainers: list[ModelTrainer], config: RunConfig) -> int:
+    """Steps that are done: those of the checkpoint that the settings name."""
+    checkpoint = checkpoints.find(config.resume_from_checkpoint)
+    if checkpoint is None:
+        return 0
+    start = checkpoints.load(checkpoint, trainers[0].accelerator, trainers)
+    if start > config.max_train_steps:
+        raise UsageError(f"{checkpoint} is beyond --max_train_steps {config.max_train_steps}")
+    return start
+
+
+def _examiner(trainers, dataset, sampler, config, base_pipeline):
+    """What scores a trainer at a step and keeps the best; None without --evaluation_steps."""
+    if config.evaluation_steps == 0:
+        return None
+    from liftplace.train.evaluation import Examiner  # the feature networks
+
+    accelerator = trainers[0].accelerator
+    return Examiner(trainers, dataset, sampler, config, accelerator, base_pipeline)
+
+
+def _has_gradients(accelerator: Accelerator) -> bool:
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return True
+    if accelerator.is_main_process:
+        print("no gradient shares: DeepSpeed keeps the gradients to itself")
+    return False
+
+
+def _open_folder(trainers: list[ModelTrainer], config: RunConfig, start: int) -> None:
+    accelerator = trainers[0].accelerator
+    objectives = {trainer.name: asdict(trainer.objective) for trainer in trainers}
     batch = effective_batch(config, accelerator.num_processes)
-    check_same_run(config, objectives, batch)
+    run_folder.check_same_run(config, objectives, batch)
     accelerator.wait_for_everyone()  # every process has checked the folder before one writes
     if accelerator.is_main_process:
-        claim_output_dir(config, objectives, batch)
-        metrics.forget_after(Path(config.output_dir) / metrics.FILE_NAME, start)
+        run_folder.claim_output_dir(config, objectives, batch)
+        run_folder.forget_after(Path(config.output_dir) / run_folder.METRICS, start)
     accelerator.wait_for_everyone()
 
 
@@ -212,14 +294,9 @@ def _trackers(accelerator: Accelerator, start: int) -> Iterator[None]:
 def _progress_bar(
     accelerator: Accelerator, config: RunConfig, start: int, description: str | None
 ) -> tqdm:
-    return tqdm(
-        initial=start, total=config.max_train_steps, desc=description, unit="step",
-        disable=description is None or not accelerator.is_local_main_process,
-    )  # fmt: skip
-
-
-def _due(every: int, step: int, last: bool) -> bool:
-    return every > 0 and (last or step % every == 0)
+    hidden = description is None or not accelerator.is_local_main_process
+    total = config.max_train_steps
+    return tqdm(initial=start, total=total, desc=description, unit="step", disable=hidden)
 
 
 def _agree_to_stop(accelerator: Accelerator, interrupt: Interrupt, log: bool) -> bool:
@@ -232,55 +309,61 @@ def _agree_to_stop(accelerator: Accelerator, interrupt: Interrupt, log: bool) ->
     return bool(accelerator.gather(votes).any())
 
 
-def _not_finite(learners: list[Learner], saving_step: int | None) -> dict[str, NonFiniteError]:
-    """By the learner's name, what is not finite; of the weights too where they will be used."""
-    found = {}
-    for learner in learners:
+def _not_finite(trainers: list[ModelTrainer], step: int, due: _Due) -> dict[str, NonFiniteError]:
+    """Errors by the model's name; weights are checked too where they are about to be used."""
+    errors = {}
+    for trainer in trainers:
         try:
-            learner.check_finite()
-            if saving_step is not None:
-                learner.check_weights_finite(saving_step)
+            trainer.check_finite()
+            if due.checkpoint or due.evaluation or due.last:
+                trainer.check_weights_finite(step)
         except NonFiniteError as error:
-            found[learner.name] = error
-    return found
+            errors[trainer.name] = error
+    return errors
 
 
 def _with_last_good(error: NonFiniteError, checkpoints: Checkpoints) -> NonFiniteError:
     return NonFiniteError(f"{error}; the last good checkpoint is {checkpoints.latest() or 'none'}")
 
 
-def _report(
-    accelerator: Accelerator, learners: list[Learner], named: bool, values: dict, scores: dict,
-    step: int, bar: tqdm,
-) -> None:  # fmt: skip
-    """Log the step's metrics, averaged over processes; of a named learner as "name/loss"."""
+def _log(
+    trainers: list[ModelTrainer], metrics: dict, scores: dict, step: int, bar: tqdm, *, named: bool
+) -> None:
+    """Log the step's metrics, averaged over processes; of a named model as "name/loss"."""
+    accelerator = trainers[0].accelerator
     log, losses = {}, {}
-    for learner in learners:
-        terms = values[learner.name]
-        together = accelerator.reduce(torch.stack(list(terms.values())), "mean").tolist()
-        numbers = dict(zip(terms, together, strict=True)) | {"learning_rate": learner.learning_rate}
-        numbers |= scores.get(learner.name, {})
-        prefix = f"{learner.name}/" if named else ""
+    for trainer in trainers:
+        own = metrics[trainer.name]
+        values = accelerator.reduce(torch.stack(list(own.values())), "mean").tolist()
+        numbers = dict(zip(own, values, strict=True)) | {"learning_rate": trainer.learning_rate}
+        numbers |= scores.get(trainer.name, {})
+        prefix = f"{trainer.name}/" if named else ""
         log |= {prefix + name: number for name, number in numbers.items()}
         losses[prefix + "loss"] = f"{numbers['loss']:.4f}"
     accelerator.log(log, step=step)
     bar.set_postfix(losses)
 
 
-def _picture(learners: list[Learner], sampler: Sampler, config: RunConfig, step: int) -> None:
-    """Samples of every learner, by the main process; all processes call this."""
+def _save_pictures(
+    trainers: list[ModelTrainer], sampler: Sampler, config: RunConfig, step: int
+) -> None:
+    """Samples of every model, by the main process; all processes call this."""
     from liftplace.plots.images import save_grid  # matplotlib
 
     folder = Path(config.output_dir) / "samples"
-    for learner in learners:
-        with learner.final_weights() as model:
-            if not learner.is_main_process:
+    for trainer in trainers:
+        with trainer.final_weights() as model:
+            if not trainer.is_main_process:
                 continue
             images = sampler.sample(
-                model, num_samples=config.num_validation_images, prompts=config.validation_prompts,
-                num_inference_steps=config.num_inference_steps, seed=config.seed,
-                guidance_scale=config.guidance_scale, batch_size=config.train_batch_size,
+                model,
+                num_samples=config.num_validation_images,
+                prompts=config.validation_prompts,
+                num_inference_steps=config.num_inference_steps,
+                seed=config.seed,
+                guidance_scale=config.guidance_scale,
+                batch_size=config.train_batch_size,
                 description=None,
-            )  # fmt: skip
+            )
             folder.mkdir(exist_ok=True)
-            save_grid(images, folder / f"{learner.name}-{step:06d}.png")
+            save_grid(images, folder / f"{trainer.name}-{step:06d}.png")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from liftplace import lift_loss, place_loss
 from liftplace.common.errors import UsageError
+from liftplace.models.noise import FLOW, NoiseProcess, NoisyBatch
 from liftplace.train.features import feature_loss
 
 HUBER = 0.1  # where the pull of that norm begins to fade
@@ -27,7 +28,7 @@ class Objective:
     `reduction` holds for all terms: the mean over elements, or the sum over a sample, averaged over
     the batch. `weight` may also be "linear" or "cosine": a ramp from 0 to 1 over the run. Each of
     the five weights may go to its `_end` over the run, by its `_schedule`. In D a sample below the
-    timestep `kd_min_timestep` counts as if the student had answered as the teacher.
+    timestep `kd_min_timestep` counts as if the student's output were the teacher's.
     """
 
     loss: str = "place"
@@ -136,32 +137,30 @@ class Objective:
             UsageError: `kd_min_timestep` is set and there are no timesteps.
         """
         task = self._squared_error(student, target, sample_weight)
-        terms, fitted = {"task": task}, {}
+        metrics, fitted = {"task": task}, {}
         if variance is not None:
-            terms["variance"] = variance.mean() * self._elements(student)
-            task = task + self.variance_weight * terms["variance"]
+            metrics["variance"] = variance.mean() * self._elements(student)
+            task = task + self.variance_weight * metrics["variance"]
         summands = {"task": self.weight_of("task", progress) * task}
-        taught, told = self._taught(student, teacher, timesteps), teacher
-        if kd_sample_weight is not None and self.loss != "none":
-            taught, told = (_scaled(x, kd_sample_weight) for x in (taught, teacher))
+        compared = self._compared(student, teacher, timesteps, kd_sample_weight)
         if self.loss == "mse":
-            terms["kd"] = self._squared_error(taught, told)
+            metrics["kd"] = self._squared_error(*compared)
         elif self.loss != "none":
-            terms["kd"], fitted = self._fitted(taught, told, progress, process_group)
-            terms |= fitted
+            metrics["kd"], fitted = self._fitted(*compared, progress, process_group=process_group)
+            metrics |= fitted
         kd_weight = self.weight_of("kd", progress)
-        if "kd" in terms:
-            summands["kd"] = kd_weight * terms["kd"]
+        if "kd" in metrics:
+            summands["kd"] = kd_weight * metrics["kd"]
         if self.has("mse"):
-            terms["mse"] = self._squared_error(student, teacher)
-            summands["mse"] = self.weight_of("mse", progress) * terms["mse"]
+            metrics["mse"] = self._squared_error(student, teacher)
+            summands["mse"] = self.weight_of("mse", progress) * metrics["mse"]
         if self.has("moment"):
             moment = moment_loss(student, teacher, norm=self.moment_norm, moments=self.moments)
-            terms["moment"] = moment * self._elements(student)
-            summands["moment"] = self.weight_of("moment", progress) * terms["moment"]
+            metrics["moment"] = moment * self._elements(student)
+            summands["moment"] = self.weight_of("moment", progress) * metrics["moment"]
         if self.has("feature"):
             feature = feature_loss(features, reduction=self.reduction, mask=self.feature_mask)
-            terms["feature"] = feature
+            metrics["feature"] = feature
             summands["feature"] = self.weight_of("feature", progress) * feature
         loss = total = sum(summands.values())
         if fitted:
@@ -170,20 +169,33 @@ class Objective:
         if only is not None:
             if only in ("coarse", "fine"):  # the op gives them without a gradient
                 options = {"terms": only, "weight": fitted["weight"]}
-                summands[only] = kd_weight * self._fitted(taught, told, progress, **options)[0]
+                summands[only] = kd_weight * self._fitted(*compared, progress, **options)[0]
             loss = summands[only] + 0 * total
-        weighted = {f"weighted/{name}": value for name, value in summands.items()}
-        return {"loss": loss} | {name: value.detach() for name, value in (terms | weighted).items()}
+        metrics |= {f"weighted/{name}": value for name, value in summands.items()}
+        return {"loss": loss} | {name: value.detach() for name, value in metrics.items()}
 
-    def _taught(self, student: Tensor, teacher: Tensor | None, timesteps: Tensor | None) -> Tensor:
-        """The student's output, where the timestep is too low for D the teacher's: the batch keeps
-        its size, and nothing waits for the device."""
-        if self.kd_min_timestep == 0 or self.loss == "none":
-            return student
-        if timesteps is None:
-            raise UsageError(f"kd_min_timestep is {self.kd_min_timestep:g}: give timesteps too")
-        noisy = (timesteps >= self.kd_min_timestep).view(-1, *[1] * (student.ndim - 1))
-        return torch.where(noisy, student, teacher)
+    def _compared(
+        self,
+        student: Tensor,
+        teacher: Tensor | None,
+        timesteps: Tensor | None,
+        sample_weight: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The outputs of student and teacher as D compares them.
+
+        Where the timestep is too low for D, the student's is the teacher's: the batch keeps its
+        size, and nothing waits for the device.
+        """
+        if self.loss == "none":
+            return student, teacher
+        if self.kd_min_timestep > 0:
+            if timesteps is None:
+                raise UsageError(f"kd_min_timestep is {self.kd_min_timestep:g}: give timesteps too")
+            noisy = (timesteps >= self.kd_min_timestep).view(-1, *[1] * (student.ndim - 1))
+            student = torch.where(noisy, student, teacher)
+        if sample_weight is not None:
+            student, teacher = (_scaled(output, sample_weight) for output in (student, teacher))
+        return student, teacher
 
     def _squared_error(
         self, student: Tensor, other: Tensor, sample_weight: Tensor | None = None
@@ -203,13 +215,12 @@ class Objective:
         return {name: factor * half for name, half in halves.items() if name in self.summands}
 
     def _fitted(
-        self, student, teacher, progress, process_group=None, **changes
-    ) -> tuple[Tensor, dict]:
-        options = {
-            "scope": self.scope, "norm": self.norm, "weight": ramp(self.weight, progress),
-            "terms": self.terms, "reduction": self.reduction, "eps": self.eps, "impl": self.impl,
-            "process_group": process_group, "return_fit": True, **changes,
-        }  # fmt: skip
+        self, student: Tensor, teacher: Tensor, progress: float | Tensor, **changes
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """LIFT or PLACE, and its coarse term, fine term and weight."""
+        names = ("scope", "norm", "terms", "reduction", "eps", "impl")
+        options = {name: getattr(self, name) for name in names}
+        options |= {"weight": ramp(self.weight, progress), "return_fit": True} | changes
         if self.loss == "lift":
             kd, fit = lift_loss(student, teacher, **options)
         else:
@@ -267,3 +278,48 @@ def ramp(weight: str | float, progress: float | Tensor) -> str | float | Tensor:
         cos = torch.cos if isinstance(progress, Tensor) else math.cos
         return (1 - cos(math.pi * progress)) / 2
     return weight
+
+
+class SpaceWeight:
+    """A sample's squared error in another space, over that in the space of the prediction.
+
+    At a fixed noisy input the errors are multiples of each other: the clean image's is
+    sigma / alpha times the noise's and sigma times that of v, where alpha^2 = abar and
+    sigma^2 = 1 - abar. In flow matching, whose sigma is the noise's share, it is sigma times that
+    of the velocity.
+
+    Args:
+        process: what the model predicts, and its alphas.
+        space: "epsilon", "v_prediction" or "sample".
+        most: the largest weight: from noise to image it goes to tens of thousands.
+
+    Raises:
+        UsageError: a space that flow matching does not have.
+    """
+
+    def __init__(self, process: NoiseProcess, space: str, most: float) -> None:
+        self._most = most
+        self._steps = process.scheduler.config.num_train_timesteps
+        self._table = None  # (timesteps,), float32; None: by sigma
+        if process.prediction_type == FLOW:
+            if space != "sample":
+                raise UsageError(
+                    f"kd_space {space} is of diffusion, and the teacher is of flow matching: "
+                    "give sample or prediction"
+                )
+            return
+        abar = process.scheduler.alphas_cumprod.double()
+        to_sample = {
+            "epsilon": (1 - abar) / abar,
+            "v_prediction": 1 - abar,
+            "sample": torch.ones_like(abar),
+        }
+        weights = to_sample[process.prediction_type] / to_sample[space]
+        self._table = weights.clamp(max=most).float()
+
+    def __call__(self, batch: NoisyBatch) -> Tensor:
+        """(batch,), float32, on the batch's device."""
+        if self._table is None:
+            return (batch.timesteps.float() / self._steps).square().clamp(max=self._most)
+        self._table = self._table.to(batch.timesteps.device)  # a copy the first time only
+        return self._table[batch.timesteps]

@@ -1,4 +1,4 @@
-"""What steps the weights: AdamW, its learning rate schedule, and the average of the weights."""
+"""What steps the weights: AdamW, its learning rate schedule, and the EMA of the weights."""
 
 from collections.abc import Iterable
 
@@ -9,10 +9,12 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from liftplace.common.errors import UsageError
-from liftplace.train.run_config import RunConfig
+from liftplace.train.run_config import EmaConfig, OptimizerConfig
 
 
-def new_optimizer(parameters: Iterable[nn.Parameter], config: RunConfig) -> torch.optim.Optimizer:
+def new_optimizer(
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig
+) -> torch.optim.Optimizer:
     """AdamW, or that of bitsandbytes with its state in 8 bits.
 
     Raises:
@@ -40,7 +42,7 @@ def fuse(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
             group["fused"] = True
 
 
-def _adam(config: RunConfig) -> type[torch.optim.Optimizer]:
+def _adam(config: OptimizerConfig) -> type[torch.optim.Optimizer]:
     if not config.use_8bit_adam:
         return torch.optim.AdamW
     try:
@@ -50,13 +52,13 @@ def _adam(config: RunConfig) -> type[torch.optim.Optimizer]:
     return AdamW8bit
 
 
-def new_schedule(optimizer: torch.optim.Optimizer, config: RunConfig):
+def new_schedule(optimizer: torch.optim.Optimizer, config: OptimizerConfig, max_train_steps: int):
     """The learning rate by step, no lower than `lr_min` after the warm-up."""
     schedule = get_scheduler(
         config.lr_scheduler,
         optimizer,
         num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=config.max_train_steps,
+        num_training_steps=max_train_steps,
     )
     (factor,), floor = schedule.lr_lambdas, config.lr_min / config.learning_rate
     if floor > 0:
@@ -70,7 +72,7 @@ def new_schedule(optimizer: torch.optim.Optimizer, config: RunConfig):
     return schedule
 
 
-def new_average(parameters: list[nn.Parameter], config: RunConfig) -> EMAModel:
+def new_ema(parameters: list[nn.Parameter], config: EmaConfig) -> EMAModel:
     """The exponential moving average of these weights."""
     return EMAModel(
         parameters,

@@ -1,4 +1,7 @@
-"""The folder of a run, and the record in it of what the run is."""
+"""The folder of a run: the record of what the run is, and metrics.jsonl.
+
+metrics.jsonl has one JSON object a line, {"step": 10, "loss": 0.3, ...}.
+"""
 
 import json
 import os
@@ -6,13 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import yaml
+from accelerate.tracking import GeneralTracker
 
 from liftplace import __version__
 from liftplace.common.errors import UsageError
-from liftplace.train.run_config import MAY_CHANGE_ON_RESUME, RunConfig
+from liftplace.common.settings import may_change_on_resume
+from liftplace.train.run_config import RunConfig
 
 RECORD = "run.json"
 SETTINGS = "config.yaml"
+METRICS = "metrics.jsonl"
 
 
 def check_output_dir(config: RunConfig) -> None:
@@ -33,7 +39,7 @@ def check_output_dir(config: RunConfig) -> None:
             f"--output_dir {folder} holds another run: name a new folder, or continue that run "
             "with --resume_from_checkpoint latest"
         )
-    _check_same(folder, asdict(config), "settings")
+    _check_same(folder, "settings", asdict(config), may_change_on_resume(type(config)))
 
 
 def check_same_run(config: RunConfig, objectives: dict[str, dict], effective_batch: int) -> None:
@@ -44,11 +50,11 @@ def check_same_run(config: RunConfig, objectives: dict[str, dict], effective_bat
     folder = Path(config.output_dir)
     if not (folder / RECORD).is_file():
         return
-    _check_same(folder, objectives, "objectives")
-    theirs = _read(folder, "effective_batch")
-    if theirs != effective_batch:
+    _check_same(folder, "objectives", objectives)
+    recorded = _read(folder, "effective_batch")
+    if recorded != effective_batch:
         raise UsageError(
-            f"--output_dir {folder} holds another run: its steps see {theirs} images, not "
+            f"--output_dir {folder} holds another run: its steps see {recorded} images, not "
             f"{effective_batch}: keep train_batch_size * gradient_accumulation_steps * processes"
         )
 
@@ -92,11 +98,46 @@ def _read(folder: Path, part: str):
         raise UsageError(f"cannot read {folder / RECORD}, the record of the run") from error
 
 
-def _check_same(folder: Path, ours: dict, part: str) -> None:
-    ours, theirs = _plain(ours), _read(folder, part)
-    for name in sorted((ours.keys() | theirs.keys()) - MAY_CHANGE_ON_RESUME):
-        if ours.get(name) != theirs.get(name):
+def _check_same(folder: Path, part: str, new: dict, may_change: frozenset[str] = frozenset()):
+    new, recorded = _plain(new), _read(folder, part)
+    for name in sorted((new.keys() | recorded.keys()) - may_change):
+        if new.get(name) != recorded.get(name):
             raise UsageError(
-                f"--output_dir {folder} holds another run: its {name} is {theirs.get(name)}, not "
-                f"{ours.get(name)}"
+                f"--output_dir {folder} holds another run: its {name} is {recorded.get(name)}, not "
+                f"{new.get(name)}"
             )
+
+
+class JsonLinesTracker(GeneralTracker):
+    """Appends to metrics.jsonl what `accelerator.log` is given."""
+
+    name = "jsonl"
+    requires_logging_directory = False
+    main_process_only = True
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    @property
+    def tracker(self) -> Path:
+        return self.path
+
+    def log(self, values: dict, step: int | None = None, **kwargs) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a last line that was cut off is left out."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def forget_after(path: str | Path, step: int) -> None:
+    """Drops the lines after `step`, which the resumed run writes again."""
+    path = Path(path)
+    if not path.exists():
+        return
+    kept = [line for line in read_metrics(path) if line["step"] <= step]
+    _replace(path, "".join(json.dumps(line) + "\n" for line in kept))

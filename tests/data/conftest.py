@@ -2,9 +2,16 @@ from functools import cache
 
 import pytest
 
+from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.models.loading import load_model
 from tests.families.pipelines import tiny_pipeline
+from tests.train.tiny import RESOLUTION
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return load_dataset("digits", resolution=RESOLUTION)
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,7 @@ def test_a_batch_may_be_larger_than_the_data_set():
 
 def test_processes_share_the_batches_of_one():
     alone = list(ShuffledBatches(10, 6, range(4), seed=2))
-    shares = [
-        ShuffledBatches(10, 3, range(4), seed=2, process=rank, processes=2) for rank in (0, 1)
-    ]
+    shares = [ShuffledBatches(10, 3, range(4), seed=2, rank=rank, world_size=2) for rank in (0, 1)]
     assert [first + second for first, second in zip(*shares, strict=True)] == alone
 
 

@@ -15,9 +15,12 @@ FINGERPRINT = {"vae": "of the VAE", "text": "of the text encoders"}
 
 def record(**changes):
     standard = {
-        "fingerprint": FINGERPRINT, "resolution": 16, "latent_shape": [4, 2, 2], "images": 5,
+        "fingerprint": FINGERPRINT,
+        "resolution": 16,
+        "latent_shape": [4, 2, 2],
+        "images": 5,
         "classes": ["cat", "dog"],
-    }  # fmt: skip
+    }
     return standard | changes
 
 
@@ -27,9 +30,11 @@ def rows(numbers):
     mean = numbers.float().view(-1, 1, 1, 1).expand(-1, 4, 2, 2)
     text = torch.stack([numbers.float(), -numbers.float()], dim=1)
     return {
-        "latent_mean": mean, "latent_std": mean / 10, "encoder_hidden_states": text[:, None],
+        "latent_mean": mean,
+        "latent_std": mean / 10,
+        "encoder_hidden_states": text[:, None],
         "class_labels": numbers % 2,
-    }  # fmt: skip
+    }
 
 
 def write(folder, *shards, **changes):

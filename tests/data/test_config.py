@@ -7,8 +7,10 @@ from liftplace.common.errors import UsageError
 from liftplace.data.config import EncodeConfig
 
 COMPLETE = {
-    "pretrained_teacher_name_or_path": "teacher", "output_dir": "cache", "train_data_dir": "images",
-}  # fmt: skip
+    "pretrained_teacher_name_or_path": "teacher",
+    "output_dir": "cache",
+    "train_data_dir": "images",
+}
 
 
 @pytest.mark.parametrize(

@@ -66,11 +66,10 @@ def test_training_sees_the_same_from_the_cache(pipelines, pictures, tmp_path, na
 def test_classes_through_the_command_line(pipelines, tmp_path, capsys):
     save_images(tmp_path / "pictures", [f"{label}/a.png" for label in range(10)])
     with pytest.raises(SystemExit) as ended:
-        main([
-            "encode", "--pretrained_teacher_name_or_path", str(pipelines("DiTTransformer2DModel")),
-            "--train_data_dir", str(tmp_path / "pictures"), "--output_dir", str(tmp_path / "cache"),
-            "--mixed_precision", "bf16", "--dataloader_num_workers", "1",
-        ])  # fmt: skip
+        folders = f"--train_data_dir {tmp_path / 'pictures'} --output_dir {tmp_path / 'cache'}"
+        flags = f"{folders} --mixed_precision bf16 --dataloader_num_workers 1".split()
+        teacher = str(pipelines("DiTTransformer2DModel"))
+        main(["encode", "--pretrained_teacher_name_or_path", teacher, *flags])
     assert ended.value.code == 0
     assert "10 images; give it as --train_data_dir" in capsys.readouterr().out
     cached = CachedLatents(tmp_path / "cache")

@@ -16,15 +16,17 @@ COLUMNS = {
     "text": ["a red square", "a white square"],
     "several": [["one", "two"], ["three"]],
 }
-FEATURES = datasets.Features({
-    "image": datasets.Image(),
-    "label": datasets.ClassLabel(names=["white", "blue", "red"]),
-    "kind": datasets.Value("string"),
-    "number": datasets.Value("int32"),
-    "partly": datasets.Value("int64"),
-    "text": datasets.Value("string"),
-    "several": datasets.List(datasets.Value("string")),
-})  # fmt: skip
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "label": datasets.ClassLabel(names=["white", "blue", "red"]),
+        "kind": datasets.Value("string"),
+        "number": datasets.Value("int32"),
+        "partly": datasets.Value("int64"),
+        "text": datasets.Value("string"),
+        "several": datasets.List(datasets.Value("string")),
+    }
+)
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +60,13 @@ def test_items_of_a_dataset_in_the_hubs_layout(folder):
 
 def test_columns_of_other_names_and_types(folder):
     dataset = load_dataset(
-        folder, resolution=8, labels=True, captions=True, label_column="kind",
+        folder,
+        resolution=8,
+        labels=True,
+        captions=True,
+        label_column="kind",
         caption_column="several",
-    )  # fmt: skip
+    )
     assert dataset.classes == ("grey", "red")
     assert [dataset[i]["class_labels"].item() for i in range(2)] == [1, 0]
     assert [dataset[i]["captions"] for i in range(2)] == ["one", "three"]
@@ -87,8 +93,8 @@ BAD = {
     "caption": ({"captions": True, "caption_column": "prompt"}, "give --caption_column"),
     "no caption": ({"captions": True, "caption_column": "label"}, "holds 2, no text"),
     "no classes": ({"labels": True, "label_column": "several"}, "several holds no classes"),
-    "split": ({"split": "test"}, "no such dataset could be had.*test"),
-    "config": ({"config_name": "large"}, "no such dataset could be had.*large"),
+    "split": ({"split": "test"}, "no such dataset was loaded.*test"),
+    "config": ({"config_name": "large"}, "no such dataset was loaded.*large"),
 }
 
 

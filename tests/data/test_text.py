@@ -11,8 +11,9 @@ from liftplace.data.text import load_text, move_text_encoders
 def test_only_tokenizers_and_text_encoders_are_loaded(pipelines):
     parts = load_text(pipelines("UNet2DConditionModel")).components
     assert {name for name, part in parts.items() if part is not None} == {
-        "tokenizer", "text_encoder",
-    }  # fmt: skip
+        "tokenizer",
+        "text_encoder",
+    }
     assert not any(w.requires_grad for w in parts["text_encoder"].parameters())
 
 

@@ -12,7 +12,7 @@ from liftplace.common.errors import UsageError
 from liftplace.demo import experiment
 from liftplace.demo.methods import METHODS
 from liftplace.demo.settings import DemoSettings
-from liftplace.train.metrics import read_metrics
+from liftplace.train.run_folder import read_metrics
 
 NAMES = [method.name for method in METHODS]
 TINY = DemoSettings(
@@ -128,8 +128,8 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         return accumulate(self, batch, *arguments, **options)
 
-    accumulate = experiment.Learner.accumulate
-    monkeypatch.setattr(experiment.Learner, "accumulate", interrupted)
+    accumulate = experiment.ModelTrainer.accumulate
+    monkeypatch.setattr(experiment.ModelTrainer, "accumulate", interrupted)
     assert threading.current_thread() is threading.main_thread()
     with pytest.raises(KeyboardInterrupt):
         experiment.run(tmp_path / "out", settings=TINY, cache_dir=tmp_path / "cache")

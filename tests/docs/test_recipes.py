@@ -13,7 +13,7 @@ from PIL import Image
 from liftplace.cli import main
 from liftplace.models.loading import load_model
 from liftplace.models.saving import read_record, save_pipeline
-from liftplace.train.metrics import read_metrics
+from liftplace.train.run_folder import read_metrics
 from tests.data.pictures import save_captions, save_images
 from tests.families.pipelines import sample, tiny_pipeline
 from tests.families.tiny import tiny_model

@@ -8,18 +8,20 @@ from liftplace.families.family import split_variance
 from tests.families.tiny import TINY, tiny_model
 
 XL = {
-    "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
     "projection_class_embeddings_input_dim": 6 * 4 + 16,
-}  # fmt: skip
+}
 VARIANTS = {
     **{name: (name, {}) for name in TINY},
     "with classes": ("UNet2DModel", {"num_class_embeds": 10}),
     "SDXL": ("UNet2DConditionModel", XL),
-    "by size": ("PixArtTransformer2DModel", {"use_additional_conditions": True,
-                                             "attention_head_dim": 12,
-                                             "cross_attention_dim": 24}),
+    "by size": (
+        "PixArtTransformer2DModel",
+        {"use_additional_conditions": True, "attention_head_dim": 12, "cross_attention_dim": 24},
+    ),
     "guided": ("FluxTransformer2DModel", {"guidance_embeds": True}),
-}  # fmt: skip
+}
 
 
 def test_every_family_is_found():

@@ -58,7 +58,7 @@ def test_a_teacher_with_an_idle_half_and_its_student_compute_the_same(name, chan
     else:
         scores = taylor(teacher, [before.square().sum()])
     student, found = narrow(teacher, family, 0.5, scores=scores)
-    assert all(torch.equal(found[space], kept[space]) for space in kept)
+    assert all(torch.equal(found[group], kept[group]) for group in kept)
     assert student.config.num_attention_heads == teacher.config.num_attention_heads // 2
     torch.testing.assert_close(output(student.eval(), teacher.config), before)
 
@@ -97,15 +97,15 @@ def test_released_models_have_a_width(model):
     for width, expected in zip((0.25, 0.75, 0.5), heads, strict=True):
         config = family.narrow_config(teacher.config, width)
         assert config["num_attention_heads"] == expected
-    wiring = family.wire(teacher, config)
+    graph = family.channel_graph(teacher, config)
     theirs, ours = teacher.state_dict(), family.skeleton(config).state_dict()
-    for (weight, dim), segments in wiring.axes.items():
-        spaces = [wiring.spaces[segment] for segment in segments]
-        assert sum(space.size for space in spaces) == theirs[weight].shape[dim]
-        assert sum(space.kept for space in spaces) == ours[weight].shape[dim]
+    for (weight, dim), segments in graph.axes.items():
+        groups = [graph.groups[segment] for segment in segments]
+        assert sum(group.size for group in groups) == theirs[weight].shape[dim]
+        assert sum(group.kept for group in groups) == ours[weight].shape[dim]
     for weight in theirs:
         for dim, length in enumerate(theirs[weight].shape):
-            assert (weight, dim) in wiring.axes or ours[weight].shape[dim] == length
+            assert (weight, dim) in graph.axes or ours[weight].shape[dim] == length
 
 
 @pytest.mark.parametrize(

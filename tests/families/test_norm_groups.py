@@ -5,9 +5,15 @@ from liftplace.families.norm_groups import choose_groups, least_channels
 
 @pytest.mark.parametrize(
     ("channels", "groups", "least"),
-    [((128, 512), 32, 4), ((320, 640), 32, 4), ((24, 48, 88), 8, 3), ((16, 32), 8, 2),
-     ((32, 64), 32, 4), ((16,), 1, 4)],
-)  # fmt: skip
+    [
+        ((128, 512), 32, 4),
+        ((320, 640), 32, 4),
+        ((24, 48, 88), 8, 3),
+        ((16, 32), 8, 2),
+        ((32, 64), 32, 4),
+        ((16,), 1, 4),
+    ],
+)
 def test_a_student_has_four_channels_a_group_or_the_two_or_three_of_its_teacher(
     channels, groups, least
 ):

@@ -100,5 +100,5 @@ def test_a_student_of_any_width_fits_its_teacher(data):
     for old, new in zip(channels, student["block_out_channels"], strict=True):
         assert abs(new / old - width) <= width / 8
     teacher = family.skeleton(TINY[family.class_name] | changes | {"attention_head_dim": heads})
-    wiring = family.wire(teacher, student)
-    sliced(teacher, family.skeleton(student), wiring, wiring.indices({}))
+    graph = family.channel_graph(teacher, student)
+    sliced(teacher, family.skeleton(student), graph, graph.indices({}))

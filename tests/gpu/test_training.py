@@ -7,12 +7,12 @@ from accelerate.state import AcceleratorState
 
 from liftplace.data import load_dataset
 from liftplace.data.batches import noisy_batches
-from liftplace.train import Learner, NoiseProcess, Objective, fit
-from liftplace.train.features import NOTHING, choose_pairs, match_features
-from liftplace.train.metrics import read_metrics
-from liftplace.train.step import train_step
-from liftplace.train.teacher import Teacher
-from tests.train.tiny import RESOLUTION, config_for, encoder, learner_for, process, tiny_unet
+from liftplace.train import ModelTrainer, NoiseProcess, Objective, TrainerSpec, fit, new_trainers
+from liftplace.train.features import NO_FEATURES, choose_pairs, match_features
+from liftplace.train.hooked_model import Teacher
+from liftplace.train.loop import train_step
+from liftplace.train.run_folder import read_metrics
+from tests.train.tiny import RESOLUTION, config_for, encoder, process, spec_for, tiny_unet
 
 pytestmark = pytest.mark.gpu
 OBJECTIVES = {
@@ -37,29 +37,29 @@ def digits():
 
 
 def run(digits, **settings):
-    """The parts of a run with all learners: `step(number)`, and the learners."""
+    """The parts of a run with all trainers: `step(number)`, and the trainers."""
     config = config_for("unused", max_train_steps=40, **settings)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, step_scheduler_with_optimizer=False
     )
     model = tiny_unet()
-    learners = []
+    trainers = []
     for name, objective in OBJECTIVES.items():
         student = tiny_unet(seed=1, block_out_channels=(4, 4), dropout=0.1)
-        match = NOTHING
+        match = NO_FEATURES
         if objective.has("feature"):
             pairs = choose_pairs(student, model)
             match = match_features(student, model, pairs, seed=0, always=False)
-        learners.append(Learner(student, objective, config, name, match=match))
-        learners[-1].prepare(accelerator)
+        spec = TrainerSpec(student, objective, config, name, match=match)
+        trainers.append(ModelTrainer(spec, accelerator))
     teacher = Teacher(
         model, accelerator.device, config.mixed_precision,
-        [block for learner in learners for block in learner.teacher_blocks],
+        [block for trainer in trainers for block in trainer.teacher_blocks],
         cuda_graphs=config.cuda_graphs,
     )  # fmt: skip
     pixels = encoder().to(accelerator.device)
     batches = noisy_batches(digits, pixels, NoiseProcess.new("flow"), config, accelerator, 0)
-    return lambda step: train_step(learners, batches, teacher, config, step), learners
+    return lambda step: train_step(trainers, batches, teacher, config, step), trainers
 
 
 @pytest.mark.parametrize("data", ["always", "never"])
@@ -67,7 +67,7 @@ def run(digits, **settings):
 @pytest.mark.parametrize("cuda_graphs", [False, True])
 def test_no_step_waits_for_the_gpu(digits, cuda_graphs, precision, data):
     settings = {"dataset_on_device": data, "mixed_precision": precision}
-    step, learners = run(digits, cuda_graphs=cuda_graphs, **settings)
+    step, trainers = run(digits, cuda_graphs=cuda_graphs, **settings)
     for number in (1, 2, 3):  # compile kernels, record, and copy what is copied once
         step(number)
     torch.cuda.set_sync_debug_mode("error")
@@ -76,13 +76,13 @@ def test_no_step_waits_for_the_gpu(digits, cuda_graphs, precision, data):
             step(number)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for learner in learners:
-        learner.check_finite()
+    for trainer in trainers:
+        trainer.check_finite()
 
 
 def test_adamw_is_fused(digits):
-    _, learners = run(digits)
-    assert all(learner.optimizer.param_groups[0]["fused"] for learner in learners)
+    _, trainers = run(digits)
+    assert all(trainer.optimizer.param_groups[0]["fused"] for trainer in trainers)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -94,11 +94,11 @@ def test_20_recorded_steps_are_the_eager_ones(digits, precision, parts):
     before = [[weight.detach().clone() for weight in one.parameters] for one in start]
     found = {}
     for cuda_graphs in (False, True):
-        step, learners = run(digits, cuda_graphs=cuda_graphs, **settings)
+        step, trainers = run(digits, cuda_graphs=cuda_graphs, **settings)
         first = step(1)
         for number in range(2, 21):
             step(number)
-        found[cuda_graphs] = learners, first
+        found[cuda_graphs] = trainers, first
     for name in OBJECTIVES:
         torch.testing.assert_close(found[True][1][name], found[False][1][name], rtol=1e-3, atol=0)
     for recorded, eager, was in zip(found[True][0], found[False][0], before, strict=True):
@@ -122,9 +122,10 @@ def test_a_run_with_recorded_steps(digits, tmp_path):
                 folder, max_train_steps=steps, lr_scheduler="constant",
                 resume_from_checkpoint="latest", num_validation_images=2, **settings, **changes,
             )  # fmt: skip
-            learners = [learner_for(config, loss) for loss in ("place", "none")]
+            specs = [spec_for(config, loss) for loss in ("place", "none")]
+            trainers = new_trainers(specs, config)
             fit(
-                learners, dataset=digits, encoder=encoder(), process=process(), config=config,
+                trainers, dataset=digits, encoder=encoder(), process=process(), config=config,
                 teacher=tiny_unet(),
             )  # fmt: skip
             AcceleratorState._reset_state(reset_partial_state=True)

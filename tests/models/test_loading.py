@@ -79,7 +79,7 @@ def test_missing_folder():
 
 def test_hub_name_that_cannot_be_had(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UsageError, match="no folder some/model, and no such model could be had"):
+    with pytest.raises(UsageError, match="no folder some/model, and no such model was loaded"):
         load_model("some/model")
 
 

@@ -3,7 +3,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from liftplace.common.errors import UsageError
-from liftplace.models.noise import PREDICTION_TYPES, Timesteps
+from liftplace.models.config import TimestepSampling
+from liftplace.models.noise import PREDICTION_TYPES
 from liftplace.train import NoiseProcess
 
 SHAPE = (6, 1, 4, 4)
@@ -79,7 +80,7 @@ def test_another_scheduler_of_the_family_keeps_its_noise():
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
 def test_min_snr_weighs_the_error_of_x(prediction_type):
     """min(snr, gamma) times the error of x that an error of the prediction amounts to."""
-    process = NoiseProcess.new(prediction_type, timesteps=Timesteps(snr_gamma=5.0))
+    process = NoiseProcess.new(prediction_type, timesteps=TimestepSampling(snr_gamma=5.0))
     _, images, _, noise = drawn(prediction_type)
     number = torch.tensor([0, 10, 100, 300, 700, 999])
     batch = process.noise_images(images, number, noise)
@@ -94,7 +95,7 @@ def test_min_snr_weighs_the_error_of_x(prediction_type):
 
 def test_min_snr_of_pure_noise_is_finite():
     config = {"prediction_type": "epsilon", "rescale_betas_zero_snr": True}
-    process = NoiseProcess(config, Timesteps(snr_gamma=5.0))
+    process = NoiseProcess(config, TimestepSampling(snr_gamma=5.0))
     batch = process.noise_images(
         torch.zeros(1, 1, 2, 2), torch.tensor([999]), torch.ones(1, 1, 2, 2)
     )
@@ -103,7 +104,7 @@ def test_min_snr_of_pure_noise_is_finite():
 
 @pytest.mark.parametrize("scheme", ["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"])
 def test_flow_matching_densities_and_weights(scheme):
-    process = NoiseProcess.new("flow", timesteps=Timesteps(weighting_scheme=scheme))
+    process = NoiseProcess.new("flow", timesteps=TimestepSampling(weighting_scheme=scheme))
     number, noise = process.draw((8000, 1, 1, 1), torch.Generator().manual_seed(0))
     batch = process.noise_images(torch.zeros_like(noise), number, noise)
     middle = ((number > 250) & (number < 750)).float().mean()
@@ -124,7 +125,7 @@ def test_flow_matching_densities_and_weights(scheme):
 
 def test_logit_normal_takes_its_mean():
     """sigmoid(2) = 0.881. Diffusers' sigmas fall with the number, so that is less noise."""
-    process = NoiseProcess.new("flow", timesteps=Timesteps(logit_mean=2.0, logit_std=0.5))
+    process = NoiseProcess.new("flow", timesteps=TimestepSampling(logit_mean=2.0, logit_std=0.5))
     number, _ = process.draw((4000, 1, 1, 1), torch.Generator().manual_seed(0))
     assert number.double().median() / 1000 == pytest.approx(0.881, abs=0.01)
 
@@ -132,7 +133,9 @@ def test_logit_normal_takes_its_mean():
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 @pytest.mark.parametrize("count", [1, 6, 7])
 def test_antithetic_timesteps_mirror_each_other(prediction_type, count):
-    process = NoiseProcess.new(prediction_type, timesteps=Timesteps(antithetic_timesteps=True))
+    process = NoiseProcess.new(
+        prediction_type, timesteps=TimestepSampling(antithetic_timesteps=True)
+    )
     number, noise = process.draw((count, 1, 2, 2), torch.Generator().manual_seed(0))
     half = (count + 1) // 2
     assert number.shape == (count,) and len(noise) == count
@@ -148,7 +151,7 @@ def test_antithetic_timesteps_mirror_each_other(prediction_type, count):
 )
 def test_a_weighting_for_the_other_kind_is_refused(prediction_type, options, message):
     with pytest.raises(UsageError, match=message):
-        NoiseProcess.new(prediction_type, timesteps=Timesteps(**options))
+        NoiseProcess.new(prediction_type, timesteps=TimestepSampling(**options))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_other_parts_of_the_teachers_pipeline_are_copied(tmp_path):
     (teacher / "checkpoint-1").mkdir()  # what a run leaves beside its pipeline
     (teacher / "metrics.jsonl").write_text("{}")
     student = tiny_model("DiTTransformer2DModel", seed=5, num_layers=2)
-    save_pipeline(student, NoiseProcess.new("epsilon"), tmp_path / "student", like=teacher)
+    save_pipeline(student, NoiseProcess.new("epsilon"), tmp_path / "student", base_pipeline=teacher)
     parts = {"model_index.json", "scheduler", "transformer", "vae"}
     assert {path.name for path in (tmp_path / "student").iterdir()} == parts
     pipeline = DiTPipeline.from_pretrained(tmp_path / "student")

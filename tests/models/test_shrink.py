@@ -49,9 +49,11 @@ def test_every_norm_has_four_channels_a_group_or_what_its_teacher_has(teachers, 
 
 def test_norm_of_the_mid_blocks_attention_goes_by_its_own_groups():
     teacher = tiny_unet(
-        block_out_channels=(16, 32), attn_norm_num_groups=8, add_attention=True,
+        block_out_channels=(16, 32),
+        attn_norm_num_groups=8,
+        add_attention=True,
         attention_head_dim=4,
-    )  # fmt: skip
+    )
     student = shrink(teacher.config, (8, 24))
     assert student.config.norm_num_groups == 2
     assert student.config.attn_norm_num_groups == 6

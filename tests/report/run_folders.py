@@ -6,15 +6,14 @@ from pathlib import Path
 import torch
 
 from liftplace.plots.images import save_grid
-from liftplace.train.metrics import FILE_NAME, JsonLinesTracker
 from liftplace.train.objective import Objective
-from liftplace.train.run_folder import claim_output_dir
+from liftplace.train.run_folder import METRICS, JsonLinesTracker, claim_output_dir
 from tests.train.tiny import config_for
 
 
 def write_metrics(folder: Path, lines: list[dict]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    tracker = JsonLinesTracker(folder / FILE_NAME)
+    tracker = JsonLinesTracker(folder / METRICS)
     for line in lines:
         values = dict(line)
         tracker.log(values, step=values.pop("step"))

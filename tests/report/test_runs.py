@@ -7,9 +7,9 @@ from accelerate.state import AcceleratorState
 from liftplace.common.errors import UsageError
 from liftplace.data import load_dataset
 from liftplace.report.runs import read_runs
-from liftplace.train import fit
+from liftplace.train import fit, new_trainers
 from tests.report.run_folders import falling, write_metrics, write_run
-from tests.train.tiny import RESOLUTION, config_for, encoder, learner_for, process, tiny_unet
+from tests.train.tiny import RESOLUTION, config_for, encoder, process, spec_for, tiny_unet
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +30,15 @@ def test_a_run_is_what_the_trainer_wrote(tmp_path):
     }  # fmt: skip
 
 
-def test_learners_of_a_run_that_was_resumed(tmp_path):
+def test_trainers_of_a_run_that_was_resumed(tmp_path):
     data = load_dataset("digits", resolution=RESOLUTION)
     config = config_for(tmp_path / "both", max_train_steps=3, validation_steps=3,
                         num_validation_images=2, num_inference_steps=1)  # fmt: skip
     for step, resume in ((3, None), (6, "latest")):
         config = replace(config, max_train_steps=step, resume_from_checkpoint=resume)
-        learners = [learner_for(config, "place", group_size=4), learner_for(config, "none")]
-        fit(learners, dataset=data, encoder=encoder(), process=process(), config=config,
+        specs = [spec_for(config, "place", group_size=4), spec_for(config, "none")]
+        trainers = new_trainers(specs, config)
+        fit(trainers, dataset=data, encoder=encoder(), process=process(), config=config,
             teacher=tiny_unet())  # fmt: skip
     place, none = read_runs((config.output_dir,))
     assert (place.label, none.label) == ("both: place", "both: none")
@@ -48,7 +49,7 @@ def test_learners_of_a_run_that_was_resumed(tmp_path):
     assert list(none.samples) == [3, 6] and none.samples[3].name == "none-000003.png"
 
 
-def test_without_a_record_the_losses_tell_the_learners(tmp_path):
+def test_without_a_record_the_losses_tell_the_trainers(tmp_path):
     write_metrics(tmp_path, [{"step": 1, "mse/loss": 1.0, "mse/task": 2.0, "lift/loss": 3.0}])
     mse, lift = read_runs((str(tmp_path),))
     assert mse.label.endswith(": mse") and mse.curves["task"].values.tolist() == [2]

@@ -63,8 +63,10 @@ def test_tiny_loses_the_innermost_stage():
     student, layer_map = drop_blocks(teacher, TEXT, "bk-tiny")
     assert student.config.attention_head_dim == [2, 4]
     assert layer_map == {
-        "down_blocks.0": "down_blocks.0", "up_blocks.0": "up_blocks.1", "up_blocks.1": "up_blocks.2"
-    }  # fmt: skip
+        "down_blocks.0": "down_blocks.0",
+        "up_blocks.0": "up_blocks.1",
+        "up_blocks.1": "up_blocks.2",
+    }
     pairs = {
         "down_blocks.1.resnets.0": "down_blocks.1.resnets.0",
         "up_blocks.0.resnets.1": "up_blocks.1.resnets.2",
@@ -93,9 +95,14 @@ def test_students_are_plain_diffusers_models(kind, tmp_path):
 # Of BK-SDM's U-Nets as published (arXiv 2305.15798); SDXL's shapes fit together.
 @pytest.mark.parametrize(
     "config, kind, millions",
-    [(SD15, "bk-base", 579.4), (SD15, "bk-small", 482.3), (SD15, "bk-tiny", 323.4),
-     (SDXL, "bk-base", None), (SDXL, "bk-small", None)],
-)  # fmt: skip
+    [
+        (SD15, "bk-base", 579.4),
+        (SD15, "bk-small", 482.3),
+        (SD15, "bk-tiny", 323.4),
+        (SDXL, "bk-base", None),
+        (SDXL, "bk-small", None),
+    ],
+)
 def test_real_models(config, kind, millions):
     teacher = TEXT.skeleton(config)
     with torch.device("meta"):

@@ -85,9 +85,14 @@ def test_channels_and_layers_by_their_effect_on_images(tmp_path):
     """On images, as the command line takes them; class labels and latents included."""
     teacher = tiny_pipeline(DIT, tmp_path / "teacher")
     save_images(tmp_path / "images", [f"{label}/a.png" for label in range(10)])
-    flags = ["--pretrained_teacher_name_or_path", str(teacher), "--width", "0.5", "--depth", "2",
-             "--importance", "taylor", "--layer_selection", "importance", "--num_batches", "2",
-             "--train_batch_size", "2", "--train_data_dir", str(tmp_path / "images")]  # fmt: skip
+    settings = (
+        "--width 0.5 --depth 2 --importance taylor --layer_selection importance --num_batches 2 "
+        "--train_batch_size 2"
+    )
+    folders = {"pretrained_teacher_name_or_path": teacher, "train_data_dir": tmp_path / "images"}
+    flags = settings.split()
+    for name, folder in folders.items():
+        flags += [f"--{name}", str(folder)]
     for run in ("a", "b"):
         with pytest.raises(SystemExit) as ended:
             main(["prune", "--output_dir", str(tmp_path / run), *flags])
@@ -141,8 +146,8 @@ def test_spellings_of_layers(layers):
 def test_layers_on_the_command_line(given, dit, tmp_path):
     folder = tmp_path / "student"
     with pytest.raises(SystemExit) as ended:
-        main(["prune", "--pretrained_teacher_name_or_path", dit, "--output_dir", str(folder),
-              "--keep_layers", *given])  # fmt: skip
+        flags = f"--pretrained_teacher_name_or_path {dit} --output_dir {folder} --keep_layers"
+        main(["prune", *flags.split(), *given])
     assert ended.value.code == 0
     assert record(folder)["prune"]["keep_layers"] == [0, 2]
 
@@ -260,7 +265,7 @@ def test_norm_groups_of_a_narrow_student_may_be_given(tmp_path, capsys):
     assert student.config.norm_num_groups == 8
     printed = capsys.readouterr().out
     assert "norm groups 8 -> 8, at least 2 -> 1 channels a group" in printed
-    assert "Warning: " in printed and "Fewer norm groups mend it" in printed
+    assert "Warning: " in printed and "Use fewer norm groups" in printed
 
 
 def test_a_transformer_has_no_norm_groups_to_give(dit, tmp_path):

@@ -136,9 +136,9 @@ def test_real_models_narrow(config, width, channels, groups, heads):
     assert narrow_config["block_out_channels"] == channels
     assert narrow_config["norm_num_groups"] == groups
     assert narrow_config["attention_head_dim"] == heads
-    wiring = family.wire(teacher, narrow_config)
+    graph = family.channel_graph(teacher, narrow_config)
     # Fails where a weight's axis is not cut to the student's.
-    sliced(teacher, family.skeleton(narrow_config), wiring, wiring.indices({}))
+    sliced(teacher, family.skeleton(narrow_config), graph, graph.indices({}))
 
 
 @pytest.mark.parametrize("width", [0, -0.5, 1.5, float("nan")])

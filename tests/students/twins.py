@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from liftplace.families import Family
-from liftplace.families.spaces import Space, Wiring
+from liftplace.families.channel_graph import ChannelGraph, ChannelGroup
 
 
 def even(model: nn.Module, seed: int) -> nn.Module:
@@ -28,55 +28,55 @@ def idle_twin(family: Family, config: dict, width: float, seed: int = 0, **optio
         options: of `narrow_config`.
 
     Returns:
-        Teacher, student, and the channels of each space that the student has.
+        Teacher, student, and the channels of each group that the student has.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         teacher = family.model_class(**config)
         narrow_config = family.narrow_config(teacher.config, width, **options)
         student = even(family.model_class(**narrow_config), seed)
-        wiring = family.wire(teacher, narrow_config)
+        graph = family.channel_graph(teacher, narrow_config)
         scores = {name: torch.rand(w.shape) for name, w in teacher.named_parameters()}
-    kept = wiring.indices(scores)
-    sources = {name: _sources(space, kept[name]) for name, space in wiring.spaces.items()}
+    kept = graph.indices(scores)
+    sources = {name: _sources(group, kept[name]) for name, group in graph.groups.items()}
     weights = {
-        name: _widened(name, weight, wiring, kept, sources, _reads(teacher, name))
+        name: _widened(name, weight, graph, kept, sources, _reads(teacher, name))
         for name, weight in student.state_dict().items()
     }
     teacher.double().load_state_dict(weights)
     return teacher.eval(), student, kept
 
 
-def _widened(name, weight, wiring: Wiring, kept, sources, reads: bool):
-    if name in wiring.factors:
-        weight = weight / wiring.factors[name]
+def _widened(name, weight, graph: ChannelGraph, kept, sources, reads: bool):
+    if name in graph.factors:
+        weight = weight / graph.factors[name]
     for dim in range(weight.ndim):
-        if (name, dim) not in wiring.axes:
+        if (name, dim) not in graph.axes:
             continue
         places, silent, start = [], [], 0
-        for segment in wiring.axes[name, dim]:
+        for segment in graph.axes[name, dim]:
             if isinstance(segment, int):
                 places.append(torch.arange(segment) + start)
                 silent.append(torch.zeros(segment, dtype=torch.bool))
                 start += segment
                 continue
-            idle = torch.ones(wiring.spaces[segment].size, dtype=torch.bool)
+            idle = torch.ones(graph.groups[segment].size, dtype=torch.bool)
             idle[kept[segment]] = False
             # A product of queries and keys reads both without a weight.
             unread = (reads and dim == 1) or segment.endswith(".queries")
             places.append(sources[segment] + start)
             silent.append(idle & unread)
-            start += wiring.spaces[segment].kept
+            start += graph.groups[segment].kept
         weight = weight.index_select(dim, torch.cat(places))
         weight = weight.index_fill(dim, torch.cat(silent).nonzero().flatten(), 0.0)
     return weight
 
 
-def _sources(space: Space, kept: torch.Tensor) -> torch.Tensor:
+def _sources(group: ChannelGroup, kept: torch.Tensor) -> torch.Tensor:
     """(size,): which of the student's channels each of the teacher's is or copies; those of a cell
     are copied equally often."""
-    sources = torch.zeros(space.size, dtype=torch.long)
-    edges = sorted({0, space.size, *space.boundaries})
+    sources = torch.zeros(group.size, dtype=torch.long)
+    edges = sorted({0, group.size, *group.boundaries})
     for start, end in zip(edges, edges[1:], strict=False):
         inside = ((kept >= start) & (kept < end)).nonzero().flatten()
         others = [c for c in range(start, end) if c not in set(kept.tolist())]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from liftplace.train import capture
+from liftplace.train import cuda_graphs
 
 
 class Recording(TorchDispatchMode):
@@ -39,20 +39,17 @@ def _tensors(result) -> list[Tensor]:
 
 
 def on_a_cpu(monkeypatch) -> None:
-    """Let `capture` record on a CPU."""
+    """Let `cuda_graphs` record on a CPU."""
 
     @contextmanager
     def graph(recording, capture_error_mode):
         with recording:
             yield
 
-    cuda = SimpleNamespace(
-        CUDAGraph=Recording, graph=graph, stream=lambda _: nullcontext(),
-        Stream=lambda: SimpleNamespace(wait_stream=lambda _: None),
-        current_stream=lambda: SimpleNamespace(wait_stream=lambda _: None),
-    )  # fmt: skip
+    stream = SimpleNamespace(wait_stream=lambda _: None)
+    cuda = SimpleNamespace(CUDAGraph=Recording, graph=graph, stream=lambda _: nullcontext())
+    cuda.Stream = cuda.current_stream = lambda: stream
     random = SimpleNamespace(fork_rng=lambda _: torch.random.fork_rng(devices=[]))
-    monkeypatch.setattr(
-        capture, "torch", SimpleNamespace(cuda=cuda, random=random, Tensor=torch.Tensor)
-    )
-    monkeypatch.setattr("liftplace.train.learner.check_capture", lambda accelerator: None)
+    stand_in = SimpleNamespace(cuda=cuda, random=random, Tensor=torch.Tensor, full=torch.full)
+    monkeypatch.setattr(cuda_graphs, "torch", stand_in)
+    monkeypatch.setattr("liftplace.train.trainer.check_cuda_graphs", lambda accelerator: None)

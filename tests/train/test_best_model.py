@@ -9,22 +9,21 @@ from accelerate import Accelerator
 
 from liftplace.evaluate.judge import Score
 from liftplace.models.loading import load_model
-from liftplace.train.best_model import Best
-from tests.train.tiny import assert_same_weights, config_for, learner_for, process
+from liftplace.train.best_model import BestModel
+from liftplace.train.trainer import ModelTrainer
+from tests.train.tiny import assert_same_weights, config_for, process, spec_for
 
 BASIS = {"num_samples": 12}
 
 
-def learner():
-    made = learner_for(config_for("unused", use_ema=False))
-    made.prepare(Accelerator(step_scheduler_with_optimizer=False))
-    return made
+def trainer():
+    spec = spec_for(config_for("unused", use_ema=False))
+    return ModelTrainer(spec, Accelerator(step_scheduler_with_optimizer=False))
 
 
 def best(folder, **changes):
-    return Best(**{
-        "folder": folder / "best", "metric": "fd", "basis": BASIS, "process": process()
-    } | changes)  # fmt: skip
+    standard = {"folder": folder / "best", "metric": "fd", "basis": BASIS, "process": process()}
+    return BestModel(**standard | changes)
 
 
 def scores(value, better="lower"):
@@ -36,7 +35,7 @@ def record(folder):
 
 
 def test_the_best_is_a_model_with_its_scores(tmp_path):
-    trained = learner()
+    trained = trainer()
     best(tmp_path).keep(trained, 3, scores(5.0))
     assert_same_weights(load_model(tmp_path / "best").model, trained.model)
     found = record(tmp_path)
@@ -47,11 +46,18 @@ def test_the_best_is_a_model_with_its_scores(tmp_path):
 
 @pytest.mark.parametrize(
     ("better", "value", "expected"),
-    [("lower", 4.9, True), ("lower", 5.0, False), ("lower", 5.1, False), ("higher", 5.1, True),
-     ("higher", 4.9, False), ("lower", math.nan, False), ("higher", math.inf, False)],
-)  # fmt: skip
+    [
+        ("lower", 4.9, True),
+        ("lower", 5.0, False),
+        ("lower", 5.1, False),
+        ("higher", 5.1, True),
+        ("higher", 4.9, False),
+        ("lower", math.nan, False),
+        ("higher", math.inf, False),
+    ],
+)
 def test_only_a_better_one_takes_its_place(tmp_path, better, value, expected):
-    best(tmp_path).keep(learner(), 3, scores(5.0, better))
+    best(tmp_path).keep(trainer(), 3, scores(5.0, better))
     assert best(tmp_path).is_better(scores(value, better)) is expected  # as a resumed run asks
 
 
@@ -61,7 +67,7 @@ def test_the_first_finite_one_is_the_best(tmp_path):
 
 
 def test_one_that_was_scored_otherwise_is_not_compared(tmp_path):
-    best(tmp_path).keep(learner(), 3, scores(5.0))
+    best(tmp_path).keep(trainer(), 3, scores(5.0))
     assert best(tmp_path, basis={"num_samples": 24}).is_better(scores(6.0))
 
 
@@ -74,7 +80,7 @@ class Killed(BaseException):
     [(".best.json", 3), ("best", 3), (".best.partial", 7), ("cleaning up", 7)],
 )
 def test_killed_at_any_moment_one_of_both_is_there(tmp_path, monkeypatch, moment, expected):
-    best(tmp_path).keep(learner(), 3, scores(5.0))
+    best(tmp_path).keep(trainer(), 3, scores(5.0))
 
     def replace_or_die(source, target):
         if Path(source).name == moment:
@@ -91,7 +97,7 @@ def test_killed_at_any_moment_one_of_both_is_there(tmp_path, monkeypatch, moment
         patched.setattr(os, "replace", replace_or_die)
         patched.setattr(shutil, "rmtree", remove_or_die)
         with pytest.raises(Killed):
-            best(tmp_path).keep(learner(), 7, scores(4.0))
+            best(tmp_path).keep(trainer(), 7, scores(4.0))
     assert not best(tmp_path).is_better(scores(9.0))
     assert record(tmp_path)["step"] == expected
     load_model(tmp_path / "best")

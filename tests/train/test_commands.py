@@ -12,8 +12,8 @@ from liftplace.common.errors import UsageError
 from liftplace.models.loading import LoadedModel, load_model
 from liftplace.models.saving import save_pipeline
 from liftplace.train import DistillConfig, NoiseProcess, TrainConfig, distill, train
-from liftplace.train.commands import _match, _variational, objective_of
-from liftplace.train.metrics import read_metrics
+from liftplace.train.commands import _match, _vlb_loss, objective_of
+from liftplace.train.run_folder import read_metrics
 from tests.families.tiny import tiny_model
 from tests.train.tiny import assert_same_weights, config_for, process, tiny_unet
 
@@ -160,7 +160,7 @@ def test_image_folder(tmp_path):
             dataloader_num_workers=0,
             center_crop=True,
             random_flip=True,
-        )  # fmt: skip
+        )
     )
     assert DDPMPipeline.from_pretrained(tmp_path / "run").unet.config.in_channels == 3
 
@@ -175,7 +175,7 @@ def test_images_read_in_other_processes_are_the_same_images(tmp_path):
                 logging_steps=1,
                 train_data_dir=str(tmp_path / "images"),
                 dataloader_num_workers=workers,
-            )  # fmt: skip
+            )
         )
     one, other = (read_metrics(tmp_path / f"run-{n}" / "metrics.jsonl") for n in (0, 1))
     assert one == other
@@ -247,7 +247,7 @@ def loaded(class_name, folder="no folder", **changes) -> LoadedModel:
 )
 def test_a_variance_is_trained_where_samplers_read_it(class_name, weight, trains):
     config = DistillConfig(variance_weight=weight)
-    term = _variational(config, loaded(class_name), process())
+    term = _vlb_loss(config, loaded(class_name), process())
     assert (term is not None) == trains
 
 

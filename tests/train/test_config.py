@@ -1,7 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
+from liftplace.cli import _parse
 from liftplace.common.errors import UsageError
-from liftplace.train import DistillConfig
+from liftplace.train import DistillConfig, TrainConfig
+from liftplace.train.commands import objective_of
+from liftplace.train.config import preset_file, preset_files
 
 
 @pytest.mark.parametrize(
@@ -60,3 +65,105 @@ def test_what_is_given_wins_over_the_preset():
     config = DistillConfig.of_preset("dit", norm="l1")
     assert (config.norm, config.task_weight, config.learning_rate) == ("l1", 0.1, 2e-4)
     assert (DistillConfig().loss, DistillConfig().task_weight) == ("mse", 1.0)
+
+
+NAMES = ["ddpm", "dit", "sd"]
+
+
+def objective(name, **given):
+    return objective_of(DistillConfig.of_preset(name, **given), channels=3, resolution=32)
+
+
+def test_these_are_all():
+    assert [file.stem for file in preset_files()] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_says_what_it_stands_for(name):
+    text = preset_file(name).read_text(encoding="utf-8")
+    assert f"--preset {name}" in text and "Row" in text and "arXiv 2605.19729" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "rates", "weight_decay", "batch"),
+    [
+        ("ddpm", ("constant", 2e-4, 0.0), 0.0, 96),
+        ("sd", ("constant", 5e-5, 0.0), 1e-2, 256),
+        ("dit", ("cosine", 2e-4, 1e-4), 0.0, 256),
+    ],
+)
+def test_optimisers_of_the_papers(name, rates, weight_decay, batch):
+    config = DistillConfig.of_preset(name)
+    assert (config.lr_scheduler, config.learning_rate, config.lr_min) == rates
+    assert config.lr_warmup_steps == 0
+    assert (config.adam_beta1, config.adam_beta2) == (0.9, 0.999)
+    assert config.adam_weight_decay == weight_decay
+    assert config.max_grad_norm == 1.0
+    assert config.train_batch_size * config.gradient_accumulation_steps == batch
+    assert config.use_ema and config.ema_max_decay == 0.9999
+
+
+def test_an_unknown_one_is_refused():
+    with pytest.raises(UsageError, match="there is no --preset flow: choose from ddpm, dit, sd"):
+        DistillConfig.of_preset("flow")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("ddpm", {}, ("sum", "l1", 1e-7, 1, 1, 1e-6)),
+        ("sd", {}, ("mean", "l1", 1e-8 / 16, 1, 1, 1)),
+        ("sd", {"group_size": 64}, ("mean", "l1", 1e-8 / 64, 1, 1, 1)),
+        ("sd", {"group_size": None, "num_groups": 8}, ("mean", "l1", 1e-8 / 128, 1, 1, 1)),
+        ("dit", {}, ("mean", "l2", 1e-4 / 16, 0.1, 0.9, 1e-2)),
+        ("dit", {"loss": "lift"}, ("mean", "l2", 1e-4 / 1024, 0.1, 0.9, 1e-2)),
+        (
+            "dit",
+            {"loss": "lift", "scope": "sample"},
+            ("mean", "l2", 1e-4 / 3072, 0.1, 0.9, 1e-2),
+        ),
+        (
+            "dit",
+            {"norm": "l1", "eps": 0.5, "eps_of_sum": None, "task_weight": 0.0},
+            ("mean", "l1", 0.5, 0, 0.9, 1e-2),
+        ),
+    ],
+)
+def test_objectives_of_the_authors(name, given, expected):
+    made = objective(name, **given)
+    names = ("reduction", "norm", "eps", "task_weight", "kd_weight", "feature_weight")
+    assert [getattr(made, each) for each in names] == pytest.approx(list(expected))
+
+
+def test_without_a_preset():
+    made = objective_of(DistillConfig(), channels=3, resolution=32)
+    assert (made.reduction, made.norm, made.eps) == ("mean", "l1", 1e-7)
+    assert (made.task_weight, made.kd_weight, made.feature_weight) == (1, 1, 0)
+
+
+def test_hidden_states_of_the_dit_preset():
+    made = objective("dit")
+    assert made.feature_mask == 2.0 and made.has("feature")
+    weights = [made.weight_of("feature", progress) for progress in (0.0, 0.5, 1.0)]
+    assert weights == pytest.approx([1e-2, 5e-3, 0.0])
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("kd_weight: 0.5\nlearning_rate: 3e-4\n", encoding="utf-8")
+    argv = ["--config", str(file), "--preset", "dit", "--learning_rate", "5e-4"]
+    config = _parse(DistillConfig, "distill", argv)
+    assert (config.learning_rate, config.kd_weight, config.task_weight) == (5e-4, 0.5, 0.1)
+    assert config == replace(DistillConfig.of_preset("dit"), kd_weight=0.5, learning_rate=5e-4)
+
+
+def test_a_run_from_scratch_has_no_presets():
+    with pytest.raises(SystemExit):
+        _parse(TrainConfig, "train", ["--preset", "dit"])
+
+
+def test_pairs_of_blocks_are_a_flag():
+    argv = ["--feature_layers", "down_blocks.0:down_blocks.1", "mid_block", "--feature_mask", "2"]
+    config = _parse(DistillConfig, "distill", argv)
+    assert config.feature_layers == ("down_blocks.0:down_blocks.1", "mid_block")
+    assert config.feature_mask == 2.0

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from liftplace.cli import main
 from liftplace.models.saving import save_pipeline
-from liftplace.train.metrics import read_metrics
+from liftplace.train.run_folder import read_metrics
 from tests.train.tiny import process, tiny_unet
 
 LAUNCH = "-m torch.distributed.run --standalone --nproc_per_node"
@@ -40,17 +40,15 @@ def teacher(tmp_path_factory):
 
 def arguments(teacher: Path, folder: Path, processes: int, *more: str) -> list[str]:
     """Of a run in batches of 8, split over the processes."""
-    return [
-        "distill", "--pretrained_teacher_name_or_path", str(teacher), "--output_dir", str(folder),
-        "--train_batch_size", str(8 // processes), *SETTINGS.split(), *more,
-    ]  # fmt: skip
+    flags = f"--output_dir {folder} --train_batch_size {8 // processes} {SETTINGS}"
+    teacher_flag = ["--pretrained_teacher_name_or_path", str(teacher)]
+    return ["distill", *teacher_flag, *flags.split(), *more]
 
 
 def launch(processes: int, program: list[str], flags: list[str], environment: dict) -> None:
     command = [sys.executable, *LAUNCH.split(), str(processes), *program, *flags]
-    environment = os.environ | environment | {
-        "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"
-    }  # fmt: skip
+    threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | environment | threads | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -138,16 +136,19 @@ main(sys.argv[1:])
 """
 SHARDED = {
     "fsdp": {
-        "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
         "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
         "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     },
-}  # fmt: skip
+}
 if find_spec("deepspeed") is not None:  # in no extra: it needs a compiler, even on a CPU
     SHARDED["deepspeed"] = {
-        "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2",
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2",
         "DS_ACCELERATOR": "cpu",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("kind", SHARDED)

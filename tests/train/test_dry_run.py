@@ -6,7 +6,7 @@ import torch
 
 from liftplace.families import family_of_model
 from liftplace.models.loading import LoadedModel, load_model
-from liftplace.train.dry_run import plan
+from liftplace.train.dry_run import estimate_resources
 from tests.families.pipelines import tiny_pipeline
 from tests.families.tiny import TINY, tiny_model
 from tests.train.tiny import config_for
@@ -26,7 +26,7 @@ def count(model) -> int:
 
 def plan_of(tmp_path, pair, **changes):
     config = replace(config_for(tmp_path / "run" / "of" / "mine"), **changes)
-    return plan(config, *pair, images=100, size=8)
+    return estimate_resources(config, *pair, images=100, size=8)
 
 
 def test_sizes(tmp_path, pair):

@@ -11,21 +11,22 @@ from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, load_dataset
 from liftplace.evaluate.sampler import Sampler
 from liftplace.train.evaluation import Evaluation, Examiner
-from liftplace.train.metrics import read_metrics
-from tests.train.tiny import config_for, encoder, learner_for, process
+from liftplace.train.run_folder import read_metrics
+from liftplace.train.trainer import ModelTrainer
+from tests.train.tiny import config_for, encoder, process, spec_for
 
 SETTINGS = {
-    "evaluation_steps": 2, "num_evaluation_samples": 12, "num_inference_steps": 2,
+    "evaluation_steps": 2,
+    "num_evaluation_samples": 12,
+    "num_inference_steps": 2,
     "validation_prompts": None,
-}  # fmt: skip
+}
 
 
 def prepared(folder, **changes):
     config = config_for(folder, **SETTINGS | changes)
     accelerator = Accelerator(step_scheduler_with_optimizer=False)
-    learner = learner_for(config)
-    learner.prepare(accelerator)
-    return config, learner, accelerator
+    return config, ModelTrainer(spec_for(config), accelerator), accelerator
 
 
 def run(*flags: str) -> None:
@@ -36,16 +37,20 @@ def run(*flags: str) -> None:
 
 def test_scores_while_training_are_those_of_liftplace_evaluate(tmp_path, teacher_folder):
     trained = tmp_path / "run"
-    run("distill", "--pretrained_teacher_name_or_path", str(teacher_folder),
-        "--output_dir", str(trained), "--dataset_name", "digits",
-        "--student_block_out_channels", "4", "4", "--max_train_steps", "3", "--use_ema",
-        "--evaluation_steps", "2", "--evaluation_metrics", "fd,kid,recall",
-        "--num_evaluation_samples", "150", "--num_inference_steps", "2", "--seed", "3",
-        "--checkpointing_steps", "0", "--report_to", "none", "--logging_steps", "5")  # fmt: skip
+    flags = (
+        "--dataset_name digits --student_block_out_channels 4 4 --max_train_steps 3 --use_ema "
+        "--evaluation_steps 2 --evaluation_metrics fd,kid,recall --num_evaluation_samples 150 "
+        "--num_inference_steps 2 --seed 3 --checkpointing_steps 0 --report_to none "
+        "--logging_steps 5"
+    )
+    teacher = ("--pretrained_teacher_name_or_path", str(teacher_folder))
+    run("distill", *teacher, "--output_dir", str(trained), *flags.split())
     scored = tmp_path / "scores"
-    run("evaluate", "--model", str(trained), "--reference_dir", "digits", "--metrics",
-        "fd,kid,recall", "--num_samples", "150", "--num_inference_steps", "2", "--seed", "3",
-        "--interval_draws", "2", "--output_dir", str(scored))  # fmt: skip
+    flags = (
+        "--reference_dir digits --metrics fd,kid,recall --num_samples 150 --num_inference_steps 2 "
+        "--seed 3 --interval_draws 2"
+    )
+    run("evaluate", "--model", str(trained), "--output_dir", str(scored), *flags.split())
     lines = read_metrics(trained / "metrics.jsonl")
     assert [line["step"] for line in lines] == [2, 3]
     results = json.loads((scored / "results.json").read_text())
@@ -58,11 +63,11 @@ def test_scores_while_training_are_those_of_liftplace_evaluate(tmp_path, teacher
 
 
 def test_samples_that_are_not_finite_score_nan_and_are_never_best(tmp_path, digits, capsys):
-    config, learner, accelerator = prepared(tmp_path, metric_for_best_model="kid")
+    config, trainer, accelerator = prepared(tmp_path, metric_for_best_model="kid")
     with torch.no_grad():
-        learner.ema.shadow_params[0].fill_(math.nan)  # the final weights are the average
-    examiner = Examiner([learner], digits, Sampler(process(), encoder()), config, accelerator)
-    found = examiner(learner, 2)
+        trainer.ema.shadow_params[0].fill_(math.nan)  # the final weights are the average
+    examiner = Examiner([trainer], digits, Sampler(process(), encoder()), config, accelerator)
+    found = examiner(trainer, 2)
     assert set(found) == {"evaluation/FD-Lite0", "evaluation/KID-Lite0"}
     assert all(math.isnan(value) for value in found.values())
     assert "step 2: FD-Lite0, KID-Lite0 of place is not finite" in capsys.readouterr().out
@@ -70,39 +75,41 @@ def test_samples_that_are_not_finite_score_nan_and_are_never_best(tmp_path, digi
 
 
 def test_an_evaluation_is_of_the_final_weights_and_leaves_the_training_as_it_was(tmp_path, digits):
-    config, learner, accelerator = prepared(tmp_path)
+    config, trainer, accelerator = prepared(tmp_path)
     evaluation = Evaluation(config, digits, Sampler(process(), encoder()), accelerator)
-    first = evaluation.scores(learner)
-    before = {name: weight.clone() for name, weight in learner.model.state_dict().items()}
+    first = evaluation.scores(trainer)
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
     state = torch.get_rng_state()
     with torch.no_grad():
-        for average in learner.ema.shadow_params:
+        for average in trainer.ema.shadow_params:
             average.mul_(2)
-    second = evaluation.scores(learner)
+    second = evaluation.scores(trainer)
     assert first["fd"].value != second["fd"].value
     assert first["fd"].low is None
-    assert evaluation.scores(learner)["fd"].value == second["fd"].value  # the same noise
-    after = learner.model.state_dict()
+    assert evaluation.scores(trainer)["fd"].value == second["fd"].value  # the same noise
+    after = trainer.model.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_other_images_can_be_the_reference(tmp_path, digits):
-    config, learner, accelerator = prepared(tmp_path)
+    config, trainer, accelerator = prepared(tmp_path)
     sampler = Sampler(process(), encoder())
-    of_training = Evaluation(config, digits, sampler, accelerator).scores(learner)["fd"].value
+    of_training = Evaluation(config, digits, sampler, accelerator).scores(trainer)["fd"].value
     images = load_dataset("digits", resolution=8, split="test")
-    elsewhere = Evaluation(config, images, sampler, accelerator).scores(learner)["fd"].value
+    elsewhere = Evaluation(config, images, sampler, accelerator).scores(trainer)["fd"].value
     named, _, _ = prepared(tmp_path, reference_dir="digits")
-    by_name = Evaluation(named, images, sampler, accelerator).scores(learner)["fd"].value
+    by_name = Evaluation(named, images, sampler, accelerator).scores(trainer)["fd"].value
     assert by_name == of_training != elsewhere
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"num_evaluation_samples": 5000}, "num_evaluation_samples is 5000, but there are 4000"),
-     ({"feature_network": "none"}, "there is no feature_network 'none'")],
-)  # fmt: skip
+    [
+        ({"num_evaluation_samples": 5000}, "num_evaluation_samples is 5000, but there are 4000"),
+        ({"feature_network": "none"}, "there is no feature_network 'none'"),
+    ],
+)
 def test_what_cannot_be_scored_is_refused_before_the_run(tmp_path, digits, changes, message):
     config, _, accelerator = prepared(tmp_path, **changes)
     with pytest.raises(UsageError, match=message):

@@ -9,7 +9,7 @@ from liftplace.common.errors import UsageError
 from liftplace.models.loading import LoadedModel
 from liftplace.models.saving import read_record
 from liftplace.train.export import check_push, describe
-from liftplace.train.metrics import JsonLinesTracker
+from liftplace.train.run_folder import JsonLinesTracker
 from tests.families.tiny import tiny_model
 from tests.train.tiny import config_for, tiny_unet
 

@@ -6,9 +6,8 @@ from torch import nn
 from liftplace.common.errors import UsageError
 from liftplace.families import families
 from liftplace.train.features import (
-    Observed,
     Pair,
-    Trainee,
+    StudentWithAdapters,
     block_shapes,
     by_position,
     choose_pairs,
@@ -16,6 +15,7 @@ from liftplace.train.features import (
     match_features,
     resize,
 )
+from liftplace.train.hooked_model import HookedModel
 from tests.families.tiny import tiny_model
 
 SMALLER = {
@@ -23,13 +23,17 @@ SMALLER = {
     "UNet2DConditionModel": {"block_out_channels": (8, 16)},
     "DiTTransformer2DModel": {"num_attention_heads": 1, "num_layers": 2},
     "PixArtTransformer2DModel": {
-        "num_attention_heads": 1, "num_layers": 2, "cross_attention_dim": 8
+        "num_attention_heads": 1,
+        "num_layers": 2,
+        "cross_attention_dim": 8,
     },
     "SD3Transformer2DModel": {
-        "num_attention_heads": 1, "num_layers": 2, "caption_projection_dim": 8
+        "num_attention_heads": 1,
+        "num_layers": 2,
+        "caption_projection_dim": 8,
     },
     "FluxTransformer2DModel": {"num_attention_heads": 1, "num_layers": 1, "num_single_layers": 2},
-}  # fmt: skip
+}
 
 
 def matched(name, *, always=False, **changes):
@@ -42,10 +46,10 @@ def matched(name, *, always=False, **changes):
 def test_features_of_every_family(name):
     student, teacher, match = matched(name, **SMALLER[name])
     inputs = families()[name].example(teacher.config, batch=2)
-    trainee = Trainee(student, match)
+    trainee = StudentWithAdapters(student, match)
     answer = trainee(*inputs)
     with torch.no_grad():
-        asked = Observed(teacher, [pair.teacher for pair in match.pairs])(*inputs)
+        asked = HookedModel(teacher, [pair.teacher for pair in match.pairs])(*inputs)
     assert list(answer.features) == list(match.pairs)
     for pair, hidden in answer.features.items():
         assert hidden.shape == asked.features[pair.teacher].shape
@@ -62,7 +66,7 @@ def test_features_of_every_family(name):
 def test_shapes_are_those_of_the_forward_pass(name):
     model = tiny_model(name)
     blocks = list(families()[name].blocks(model))
-    answer = Observed(model, blocks)(*families()[name].example(model.config))
+    answer = HookedModel(model, blocks)(*families()[name].example(model.config))
     assert block_shapes(model, blocks) == {n: h.shape for n, h in answer.features.items()}
     assert all(weight.device.type == "cpu" for weight in model.parameters())
 
@@ -70,7 +74,7 @@ def test_shapes_are_those_of_the_forward_pass(name):
 def test_what_is_seen_is_the_block_s_output():
     model = tiny_model("DiTTransformer2DModel")
     inputs = families()["DiTTransformer2DModel"].example(model.config)
-    answer = Observed(model, ["transformer_blocks.1"])(*inputs)
+    answer = HookedModel(model, ["transformer_blocks.1"])(*inputs)
     assert list(answer.features) == ["transformer_blocks.1"]
     del model.transformer_blocks[2:]  # then the last block's output is what the head reads
     seen = []
@@ -82,7 +86,7 @@ def test_what_is_seen_is_the_block_s_output():
 def test_output_and_variance_are_split():
     model = tiny_model("DiTTransformer2DModel")
     inputs = families()["DiTTransformer2DModel"].example(model.config)
-    answer = Observed(model)(*inputs)
+    answer = HookedModel(model)(*inputs)
     both = families()["DiTTransformer2DModel"].predict(model, *inputs)
     assert torch.equal(torch.cat([answer.output, answer.variance], dim=1), both)
 
@@ -92,7 +96,7 @@ def test_gradient_checkpointing_changes_nothing(name):
     gradients = []
     for checkpointing in (False, True):
         student, teacher, match = matched(name, **SMALLER[name])
-        trainee = Trainee(student, match).train()
+        trainee = StudentWithAdapters(student, match).train()
         if checkpointing:
             student.enable_gradient_checkpointing()
         torch.manual_seed(0)
@@ -109,7 +113,7 @@ def test_a_compiled_student_gives_the_same_features():
     changes = {"num_attention_heads": 1, "num_layers": 1}
     student, teacher, match = matched("DiTTransformer2DModel", **changes)
     inputs = families()["DiTTransformer2DModel"].example(teacher.config, batch=2)
-    trainee = Trainee(student, match)
+    trainee = StudentWithAdapters(student, match)
     plain = trainee(*inputs)
     trainee.compile(backend="eager")
     for _ in range(2):  # the second call runs what the first compiled
@@ -149,8 +153,9 @@ def test_by_position_keeps_to_the_kind():
     ours = ["down_blocks.0", "up_blocks.0"]
     theirs = ["down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"]
     assert by_position(ours, theirs) == (
-        Pair("down_blocks.0", "down_blocks.1"), Pair("up_blocks.0", "up_blocks.1")
-    )  # fmt: skip
+        Pair("down_blocks.0", "down_blocks.1"),
+        Pair("up_blocks.0", "up_blocks.1"),
+    )
     with pytest.raises(UsageError, match="the teacher has no block like the student's mid_block"):
         by_position(["mid_block"], ours)
 
@@ -161,8 +166,9 @@ def test_pairs_are_chosen_or_mapped_or_by_position():
     names = layers(4)
     layer_map = {names[0]: names[0], names[1]: names[2], "elsewhere": "x"}
     assert choose_pairs(student, teacher, (f"{names[1]}:{names[3]}", names[0]), layer_map) == (
-        Pair(names[1], names[3]), Pair(names[0], names[0])
-    )  # fmt: skip
+        Pair(names[1], names[3]),
+        Pair(names[0], names[0]),
+    )
     mapped = (Pair(names[0], names[0]), Pair(names[1], names[2]))
     assert choose_pairs(student, teacher, (), layer_map) == mapped
     by_depth = (Pair(names[0], names[1]), Pair(names[1], names[3]))

@@ -4,9 +4,9 @@ import torch.nn.functional as F
 
 from liftplace import lift_loss, place_loss
 from liftplace.common.errors import UsageError
-from liftplace.train import Objective
+from liftplace.train import NoiseProcess, Objective
 from liftplace.train.features import feature_loss
-from liftplace.train.objective import HUBER, moment_loss, ramp
+from liftplace.train.objective import HUBER, SpaceWeight, moment_loss, ramp
 
 SHAPE = (3, 2, 4, 4)
 
@@ -173,9 +173,12 @@ def test_a_learned_variance_is_part_of_the_task(outputs, reduction, factor):
 @pytest.mark.parametrize("term", ["task", "kd", "mse", "feature"])
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [("constant", [4.0, 4.0, 4.0, 4.0]), ("linear", [4.0, 3.25, 2.5, 1.0]),
-     ("cosine", [4.0, 3.5607, 2.5, 1.0])],
-)  # fmt: skip
+    [
+        ("constant", [4.0, 4.0, 4.0, 4.0]),
+        ("linear", [4.0, 3.25, 2.5, 1.0]),
+        ("cosine", [4.0, 3.5607, 2.5, 1.0]),
+    ],
+)
 def test_weights_have_schedules(term, schedule, expected):
     given = {f"{term}_weight": 4.0, f"{term}_weight_schedule": schedule, f"{term}_weight_end": 1.0}
     objective = Objective(**given)
@@ -200,18 +203,27 @@ def test_features_that_only_come_later_need_the_teacher():
 
 
 EVERYTHING = {
-    "task_weight": 0.5, "kd_weight": 2.0, "mse_weight": 0.25, "feature_weight": 0.1,
-    "kd_weight_schedule": "linear", "kd_weight_end": 1.0,
-}  # fmt: skip
+    "task_weight": 0.5,
+    "kd_weight": 2.0,
+    "mse_weight": 0.25,
+    "feature_weight": 0.1,
+    "kd_weight_schedule": "linear",
+    "kd_weight_end": 1.0,
+}
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize(
     ("loss", "terms", "expected"),
-    [("none", "both", ()), ("mse", "both", ("kd",)), ("lift", "both", ("coarse", "fine")),
-     ("place", "both", ("coarse", "fine")), ("place", "coarse", ("coarse",)),
-     ("place", "fine", ("fine",))],
-)  # fmt: skip
+    [
+        ("none", "both", ()),
+        ("mse", "both", ("kd",)),
+        ("lift", "both", ("coarse", "fine")),
+        ("place", "both", ("coarse", "fine")),
+        ("place", "coarse", ("coarse",)),
+        ("place", "fine", ("fine",)),
+    ],
+)
 def test_the_loss_is_the_sum_of_its_weighted_terms(outputs, loss, terms, expected, reduction):
     student, target, teacher = outputs
     objective = Objective(loss, terms=terms, reduction=reduction, weight=0.3, **EVERYTHING)
@@ -219,9 +231,14 @@ def test_the_loss_is_the_sum_of_its_weighted_terms(outputs, loss, terms, expecte
 
     def call(only=None):
         return objective(
-            student, target, teacher, variance=variance, features=hidden_pair(outputs),
-            progress=0.5, only=only,
-        )  # fmt: skip
+            student,
+            target,
+            teacher,
+            variance=variance,
+            features=hidden_pair(outputs),
+            progress=0.5,
+            only=only,
+        )
 
     found = call()
     weighted = {k.removeprefix("weighted/"): v for k, v in found.items() if "weighted/" in k}
@@ -262,8 +279,9 @@ def test_moments_join_any_loss(outputs, loss, reduction, factor):
     same(terms["weighted/moment"], 0.25 * terms["moment"])
     assert objective.needs_teacher and "moment" in objective.summands
     alone = objective(student, target, teacher, only="moment")["loss"]
-    found, expected = (torch.autograd.grad(x, student, retain_graph=True)[0]
-                       for x in (alone, 0.25 * factor * gap))  # fmt: skip
+    found, expected = (
+        torch.autograd.grad(x, student, retain_graph=True)[0] for x in (alone, 0.25 * factor * gap)
+    )
     same(found, expected)
 
 
@@ -302,3 +320,59 @@ def test_distillation_weighs_samples_by_their_space(outputs):
     root = weight.sqrt().view(-1, 1, 1, 1)
     lift = Objective("lift", 0.0)(student, target, teacher, kd_sample_weight=weight)
     same(lift["loss"], lift_loss(root * student, root * teacher))
+
+
+NUMBERS = torch.tensor([0, 100, 500, 900, 999])
+
+
+def errors_in(space: str, process: NoiseProcess, step: float) -> torch.Tensor:
+    """The squared change of a prediction's epsilon, v or x_0 when the prediction moves by `step`,
+    float64, by timestep: from the definitions of what is predicted."""
+    abar = process.scheduler.alphas_cumprod.double()[NUMBERS]
+    alpha, sigma = abar.sqrt(), (1 - abar).sqrt()
+
+    def all_of(prediction):
+        x_t = 0.3  # any noisy input
+        if process.prediction_type == "epsilon":
+            noise = prediction
+            clean = (x_t - sigma * noise) / alpha
+        elif process.prediction_type == "sample":
+            clean = prediction
+            noise = (x_t - alpha * clean) / sigma
+        else:
+            clean, noise = alpha * x_t - sigma * prediction, sigma * x_t + alpha * prediction
+        return {"epsilon": noise, "sample": clean, "v_prediction": alpha * noise - sigma * clean}
+
+    before, after = (all_of(torch.full_like(alpha, x))[space] for x in (0.1, 0.1 + step))
+    return (after - before).square()
+
+
+@pytest.mark.parametrize("space", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_weights_are_what_an_error_amounts_to(prediction_type, space):
+    process = NoiseProcess.new(prediction_type)
+    images = torch.zeros(5, 1, 2, 2)
+    batch = process.noise_images(images, NUMBERS, torch.ones_like(images))
+    expected = errors_in(space, process, 1e-3) / 1e-6
+    found = SpaceWeight(process, space, 1e9)(batch)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-9)
+    capped = SpaceWeight(process, space, 2.0)(batch)
+    torch.testing.assert_close(capped, found.clamp(max=2))
+
+
+def test_flow_matching_has_the_clean_image_alone():
+    process = NoiseProcess.new("flow")
+    images = torch.zeros(5, 1, 2, 2)
+    batch = process.noise_images(images, NUMBERS, torch.ones_like(images))
+    # x_t = (1 - sigma) x + sigma n and v = n - x: x = x_t - sigma v
+    expected = batch.noisy[:, 0, 0, 0].square()  # of x = 0 and n = 1, sigma itself
+    torch.testing.assert_close(SpaceWeight(process, "sample", 100.0)(batch), expected)
+    with pytest.raises(UsageError, match="kd_space v_prediction is of diffusion"):
+        SpaceWeight(process, "v_prediction", 100.0)
+
+
+def test_pure_noise_has_a_finite_weight():
+    process = NoiseProcess({"prediction_type": "epsilon", "rescale_betas_zero_snr": True})
+    images = torch.zeros(1, 1, 2, 2)
+    batch = process.noise_images(images, torch.tensor([999]), images)
+    assert SpaceWeight(process, "sample", 100.0)(batch).item() == 100

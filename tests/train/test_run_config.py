@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 
 from liftplace.common.errors import UsageError
+from liftplace.common.settings import may_change_on_resume
 from liftplace.train import DistillConfig, TrainConfig
-from liftplace.train.run_config import MAY_CHANGE_ON_RESUME, RunConfig
+from liftplace.train.run_config import RunConfig
 
 
 @pytest.mark.parametrize(
@@ -43,8 +44,40 @@ def test_precision_is_accelerates_unless_it_is_given(monkeypatch):
 
 
 @pytest.mark.parametrize("config_class", [DistillConfig, TrainConfig])
-def test_settings_that_may_change_exist(config_class):
-    assert {field.name for field in dataclasses.fields(config_class)} >= MAY_CHANGE_ON_RESUME
+def test_what_may_change_on_resume(config_class):
+    assert may_change_on_resume(config_class) == {
+        "checkpointing_steps",
+        "checkpoints_total_limit",
+        "compile",
+        "cuda_graphs",
+        "dataloader_num_workers",
+        "dataset_on_device",
+        "dry_run",
+        "evaluation_metrics",
+        "evaluation_steps",
+        "feature_network",
+        "feature_weights",
+        "gradient_accumulation_steps",
+        "gradient_checkpointing",
+        "gradient_share_steps",
+        "guidance_scale",
+        "hub_model_id",
+        "logging_dir",
+        "logging_steps",
+        "max_train_steps",
+        "metric_for_best_model",
+        "num_evaluation_samples",
+        "num_inference_steps",
+        "num_validation_images",
+        "output_dir",
+        "push_to_hub",
+        "reference_dir",
+        "report_to",
+        "resume_from_checkpoint",
+        "train_batch_size",
+        "validation_prompts",
+        "validation_steps",
+    }
 
 
 def test_config_is_frozen():

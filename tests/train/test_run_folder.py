@@ -8,9 +8,12 @@ from liftplace.train.config import DistillConfig
 from liftplace.train.run_folder import (
     RECORD,
     SETTINGS,
+    JsonLinesTracker,
     check_output_dir,
     check_same_run,
     claim_output_dir,
+    forget_after,
+    read_metrics,
 )
 from tests.train.tiny import config_for
 
@@ -89,3 +92,27 @@ def test_damaged_record(config, tmp_path):
     (tmp_path / "run" / RECORD).write_text("{")
     with pytest.raises(UsageError, match="cannot read .*run.json"):
         check_output_dir(resumed(config))
+
+
+def test_lines_come_back(tmp_path):
+    tracker = JsonLinesTracker(tmp_path / "metrics.jsonl")
+    tracker.log({"loss": 0.1}, step=1)
+    tracker.log({"loss": 1e-9}, step=2)
+    assert read_metrics(tracker.path) == [{"step": 1, "loss": 0.1}, {"step": 2, "loss": 1e-9}]
+
+
+def test_later_lines_and_a_line_cut_off_are_dropped(tmp_path):
+    tracker = JsonLinesTracker(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        tracker.log({"loss": step / 7}, step=step)
+    before = tracker.path.read_text().splitlines(keepends=True)
+    with open(tracker.path, "a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    assert [line["step"] for line in read_metrics(tracker.path)] == [1, 2, 3]
+    forget_after(tracker.path, 2)
+    assert tracker.path.read_text() == "".join(before[:2])
+
+
+def test_nothing_to_forget(tmp_path):
+    forget_after(tmp_path / "metrics.jsonl", 2)
+    assert not any(tmp_path.iterdir())

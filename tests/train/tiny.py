@@ -9,7 +9,14 @@ from torch.utils.data import Dataset
 
 from liftplace.data.encoder import Encoder
 from liftplace.models.loading import LoadedModel
-from liftplace.train import DistillConfig, Learner, NoiseProcess, Objective, fit
+from liftplace.train import (
+    DistillConfig,
+    NoiseProcess,
+    Objective,
+    TrainerSpec,
+    fit,
+    new_trainers,
+)
 
 RESOLUTION = 8
 IMAGES_A_STEP = 8  # of `config_for`
@@ -53,10 +60,10 @@ def config_for(folder, **changes) -> DistillConfig:
     return replace(standard, **changes)
 
 
-def learner_for(config: DistillConfig, loss: str = "place", **changes) -> Learner:
+def spec_for(config: DistillConfig, loss: str = "place", **changes) -> TrainerSpec:
     """A student with dropout, so that its random numbers count too."""
     model = tiny_unet(seed=1, block_out_channels=(4, 4), dropout=0.1)
-    return Learner(model, Objective(loss, **changes), config, name=loss)
+    return TrainerSpec(model, Objective(loss, **changes), config, name=loss)
 
 
 def encoder() -> Encoder:
@@ -93,18 +100,18 @@ class Disturbed(Dataset):
 
 
 def run(folder, dataset, losses=("place", "none"), teacher=None, **settings):
-    """The learners after a whole run of `fit`."""
+    """The trainers after a whole run of `fit`."""
     config = config_for(folder, **settings)
-    learners = [learner_for(config, loss) for loss in losses]
+    trainers = new_trainers([spec_for(config, loss) for loss in losses], config)
     fit(
-        learners,
+        trainers,
         dataset=dataset,
         encoder=encoder(),
         process=process(),
         config=config,
         teacher=teacher or tiny_unet(),
     )
-    return learners
+    return trainers
 
 
 def checkpoints(folder):

@@ -145,9 +145,11 @@ def test_task_error_of_a_student_that_answers_nothing_is_one():
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_students_are_recorded_on_a_gpu(monkeypatch, device):
     configs = []
-    monkeypatch.setattr(train_module, "learner_of", lambda config, *_, **__: configs.append(config))
+    monkeypatch.setattr(
+        train_module, "trainer_spec", lambda config, *_, **__: configs.append(config)
+    )
     one = cell()
-    train_module._learner(one, load_model(TEACHER), 2, device)
+    train_module._trainer_spec(one, load_model(TEACHER), 2, device)
     assert [config.cuda_graphs for config in configs] == [device == "cuda"]
 
 
@@ -286,9 +288,9 @@ def test_rows_of_before_keep_the_norm_groups_that_they_do_not_name(
 ):
     students = []
     monkeypatch.setattr(
-        train_module, "learner_of", lambda _, student, *__, **___: students.append(student)
+        train_module, "trainer_spec", lambda _, student, *__, **___: students.append(student)
     )
     one = cell(**settings, random_init=False)
-    train_module._learner(one, load_model(TEACHER), 2, "cpu")
+    train_module._trainer_spec(one, load_model(TEACHER), 2, "cpu")
     config = students[0].model.config
     assert tuple(config.block_out_channels) == channels and config.norm_num_groups == groups

@@ -15,7 +15,7 @@ from liftplace.models.noise import FLOW, NoiseProcess, NoisyBatch
 HALF_BIN = 1 / 255  # of an 8-bit image in [-1, 1]
 
 
-class VariationalTerm:
+class VLBLoss:
     """L_vlb of one timestep a sample, for a variance between the two bounds of its logarithm.
 
     The model gives v, one number an element: log variance = (v + 1) / 2 log beta_t +
@@ -56,7 +56,7 @@ class VariationalTerm:
     def __call__(self, batch: NoisyBatch, output: Tensor, v: Tensor) -> Tensor:
         """
         Args:
-            batch: noised by the process.
+            batch: with the noise of the process.
             output: (batch, channels, height, width), what the model predicts; held constant.
             v: as output.
 
@@ -69,10 +69,8 @@ class VariationalTerm:
         clean = self._clean(batch, batch.target.float())
         error = self._clean(batch, output.detach().float()) - clean
         mean_error = self._rows("x0_share", batch) * error
-        divergence = 0.5 * (
-            log_variance - low - 1 + (low - log_variance).exp()
-            + mean_error.square() * (-log_variance).exp()
-        )  # fmt: skip
+        of_mean = mean_error.square() * (-log_variance).exp()
+        divergence = 0.5 * (log_variance - low - 1 + (low - log_variance).exp() + of_mean)
         # The posterior's mean at step 0 is x_0, so the model's is off by `error`. Elsewhere that
         # is too much for a likelihood, whose gradient would be NaN though it is not used.
         is_first = (batch.timesteps == 0).view(-1, 1, 1, 1)

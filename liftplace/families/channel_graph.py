@@ -1,9 +1,9 @@
-"""Channel spaces: which channels stay, the same ones in every weight that reads or writes them.
+"""Channel groups: which channels stay, the same ones in every weight that reads or writes them.
 
-A hidden tensor's channels are a *space*. Weights write it on one axis and read it on another, and
-a residual sum makes its terms one space. A `Wiring` says which space each axis of each weight runs
-over; keeping the same indices along all axes of a space then gives a smaller model that computes
-with the channels that stay.
+A hidden tensor's channels are a *group*. Weights write it on one axis and read it on another, and
+a residual sum makes its terms one group. A `ChannelGraph` says which group each axis of each weight
+runs over. Keeping the same indices along all axes of a group then gives a smaller model that
+computes with the channels that stay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Segment = str | int
 
 
 @dataclass
-class Space:
+class ChannelGroup:
     size: int
     kept: int
     unit: int
@@ -24,15 +24,15 @@ class Space:
     boundaries: set[int] = field(default_factory=set)
 
 
-class Wiring:
-    """The spaces of a model, and where its weights run over them."""
+class ChannelGraph:
+    """The channel groups of a model, and which axes of its weights run over each."""
 
     def __init__(self) -> None:
-        self.spaces: dict[str, Space] = {}
+        self.groups: dict[str, ChannelGroup] = {}
         self.axes: dict[tuple[str, int], tuple[Segment, ...]] = {}
         self.factors: dict[str, float] = {}
 
-    def space(
+    def group(
         self,
         name: str,
         size: int,
@@ -42,7 +42,7 @@ class Wiring:
         fixed: Tensor | Sequence[int] | None = None,
         boundaries: Sequence[int] = (),
     ) -> str:
-        """Declare a space; returns its name.
+        """Declare a group; returns its name.
 
         Args:
             size: channels of the teacher.
@@ -55,23 +55,23 @@ class Wiring:
         Raises:
             ValueError: numbers that do not go together.
         """
-        if name in self.spaces:
-            raise ValueError(f"space {name} is declared twice")
+        if name in self.groups:
+            raise ValueError(f"group {name} is declared twice")
         if not 0 < kept <= size or size % unit or kept % unit:
-            raise ValueError(f"space {name} cannot keep {kept} of {size} in units of {unit}")
+            raise ValueError(f"group {name} cannot keep {kept} of {size} in units of {unit}")
         if fixed is not None:
             fixed = torch.as_tensor(fixed, dtype=torch.long)
             if len(fixed) != kept:
-                raise ValueError(f"space {name} keeps {kept}, but {len(fixed)} indices are fixed")
-        self.spaces[name] = Space(size, kept, unit, fixed)
+                raise ValueError(f"group {name} keeps {kept}, but {len(fixed)} indices are fixed")
+        self.groups[name] = ChannelGroup(size, kept, unit, fixed)
         self._bound(name, boundaries)
         return name
 
     def axis(self, parameter: str, dim: int, *segments: Segment) -> None:
-        """Say that an axis is these spaces one after the other; a number is so many entries that
+        """Say that an axis is these groups one after the other; a number is so many entries that
         all stay. A name may come more than once: the halves of a GEGLU, the chunks of an adaLN."""
         if (parameter, dim) in self.axes:
-            raise ValueError(f"axis {dim} of {parameter} is wired twice")
+            raise ValueError(f"axis {dim} of {parameter} is mapped twice")
         self.axes[parameter, dim] = segments
 
     def scale(self, parameter: str, factor: float) -> None:
@@ -83,33 +83,33 @@ class Wiring:
 
         Args:
             groups: of the student. Exact where the teacher has as many, or a multiple of it.
-            segments: the spaces that it normalises, one after the other.
+            segments: the groups that it normalises, one after the other.
         """
-        spaces = [self.spaces[name] for name in segments]
-        first = spaces[0]
-        if any(space.kept * first.size != first.kept * space.size for space in spaces):
+        members = [self.groups[name] for name in segments]
+        first = members[0]
+        if any(member.kept * first.size != first.kept * member.size for member in members):
             return  # then no choice of channels makes the student's groups of the teacher's
-        total, start = sum(space.size for space in spaces), 0
+        total, start = sum(member.size for member in members), 0
         positions = [total * group // groups for group in range(groups + 1)]
-        for name, space in zip(segments, spaces, strict=True):
-            inside = [p - start for p in positions if start < p < start + space.size]
+        for name, member in zip(segments, members, strict=True):
+            inside = [p - start for p in positions if start < p < start + member.size]
             self._bound(name, inside)
-            start += space.size
+            start += member.size
 
     def indices(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The channels that stay: in each space the most important ones.
+        """The channels that stay: in each group the most important ones.
 
         Args:
             scores: importance of each element of each parameter by name, on one device; what is
-                left out does not count. A channel's is the sum over every axis of its space.
+                left out does not count. A channel's is the sum over every axis of its group.
 
         Returns:
-            Of each space, indices in ascending order, int64, (kept,).
+            Of each group, indices in ascending order, int64, (kept,).
         """
         channels = self._channel_scores(scores)
         return {
-            name: space.fixed if space.fixed is not None else _best(space, channels[name])
-            for name, space in self.spaces.items()
+            name: group.fixed if group.fixed is not None else _most_important(group, channels[name])
+            for name, group in self.groups.items()
         }
 
     def slice(
@@ -118,11 +118,11 @@ class Wiring:
         """The student's weights: copies that share no memory with the teacher's.
 
         Raises:
-            ValueError: a wired axis that is not there or not as long as its spaces.
+            ValueError: a mapped axis that is not there or not as long as its groups.
         """
         for name, dim in self.axes:
             if name not in state_dict or dim >= state_dict[name].ndim:
-                raise ValueError(f"axis {dim} of {name} is wired, but the model has none")
+                raise ValueError(f"axis {dim} of {name} is mapped, but the model has none")
         return {name: self._slice(name, w.detach(), indices) for name, w in state_dict.items()}
 
     def _slice(self, name: str, weight: Tensor, indices: Mapping[str, Tensor]) -> Tensor:
@@ -142,18 +142,18 @@ class Wiring:
 
     def _segments(self, name: str, dim: int, length: int) -> list[tuple[Segment, int]]:
         """The segments of an axis and where each starts."""
-        found, start = [], 0
+        segments, start = [], 0
         for segment in self.axes[name, dim]:
-            found.append((segment, start))
-            start += segment if isinstance(segment, int) else self.spaces[segment].size
+            segments.append((segment, start))
+            start += segment if isinstance(segment, int) else self.groups[segment].size
         if start != length:
-            raise ValueError(f"axis {dim} of {name} has {length} entries, its spaces have {start}")
-        return found
+            raise ValueError(f"axis {dim} of {name} has {length} entries, its groups have {start}")
+        return segments
 
     def _channel_scores(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         channels = {
-            name: torch.zeros(space.size, dtype=torch.float64)
-            for name, space in self.spaces.items()
+            name: torch.zeros(group.size, dtype=torch.float64)
+            for name, group in self.groups.items()
         }
         for parameter, dim in self.axes:
             if parameter not in scores:
@@ -163,27 +163,27 @@ class Wiring:
             along = (score.double().sum(others) if others else score.double()).cpu()
             for segment, start in self._segments(parameter, dim, len(along)):
                 if isinstance(segment, str):
-                    channels[segment] += along[start : start + self.spaces[segment].size]
+                    channels[segment] += along[start : start + self.groups[segment].size]
         return channels
 
     def _bound(self, name: str, positions: Sequence[int]) -> None:
-        space = self.spaces[name]
-        if any(position % space.unit for position in positions):
-            raise ValueError(f"boundaries of space {name} cut its units of {space.unit}")
-        space.boundaries.update(positions)
+        group = self.groups[name]
+        if any(position % group.unit for position in positions):
+            raise ValueError(f"boundaries of group {name} cut its units of {group.unit}")
+        group.boundaries.update(positions)
 
 
-def _best(space: Space, scores: Tensor) -> Tensor:
+def _most_important(group: ChannelGroup, scores: Tensor) -> Tensor:
     """The best units of each cell between two boundaries; equal ones by index."""
-    units = scores.reshape(-1, space.unit).sum(1)
-    edges = sorted({0, space.size, *space.boundaries})
+    units = scores.reshape(-1, group.unit).sum(1)
+    edges = sorted({0, group.size, *group.boundaries})
     chosen, kept = [], 0
     for start, end in zip(edges, edges[1:], strict=False):
         # Rounded at the edges, not in the cells, so that the cells add up.
-        until = (2 * end * space.kept + space.size * space.unit) // (2 * space.size * space.unit)
-        first, last = start // space.unit, end // space.unit
+        until = (2 * end * group.kept + group.size * group.unit) // (2 * group.size * group.unit)
+        first, last = start // group.unit, end // group.unit
         order = units[first:last].argsort(descending=True, stable=True)
         chosen.append(first + order[: until - kept])
         kept = until
-    starts = torch.cat(chosen).sort().values * space.unit
-    return (starts[:, None] + torch.arange(space.unit)).flatten()
+    starts = torch.cat(chosen).sort().values * group.unit
+    return (starts[:, None] + torch.arange(group.unit)).flatten()

@@ -4,13 +4,13 @@ import math
 
 from torch import nn
 
-from liftplace.families.spaces import Segment, Wiring
+from liftplace.families.channel_graph import ChannelGraph, Segment
 
-Stream = tuple[str, ...]  # the spaces that a hidden state's channels run over, one after another
+Stream = tuple[str, ...]  # the groups that a hidden state's channels run over, one after another
 
 
-def wire_unet(teacher: nn.Module, student: nn.Module) -> Wiring:
-    """The wiring of a UNet2DModel or UNet2DConditionModel.
+def unet_channel_graph(teacher: nn.Module, student: nn.Module) -> ChannelGraph:
+    """The channel graph of a UNet2DModel or UNet2DConditionModel.
 
     Args:
         student: for its sizes only; may be on the meta device.
@@ -27,7 +27,7 @@ def wire_unet(teacher: nn.Module, student: nn.Module) -> Wiring:
         stream = walk.up_block(f"up_blocks.{i}", stream, skips)
     walk.norm("conv_norm_out", stream)
     walk.layer("conv_out", stream, (teacher.config["out_channels"],))
-    return walk.wiring
+    return walk.graph
 
 
 def nearest_frequencies(size: int, kept: int, shift: float) -> list[int]:
@@ -45,60 +45,60 @@ class _Walk:
         self.config = teacher.config
         self.teacher = dict(teacher.named_modules())
         self.student = dict(student.named_modules())
-        self.wiring = Wiring()
+        self.graph = ChannelGraph()
 
     # Parts
 
     def layer(
         self, name: str, inputs: tuple[Segment, ...], outputs: tuple[Segment, ...] | None = None
     ) -> Stream:
-        """A linear map or convolution; into a new space of its name unless `outputs` are given."""
+        """A linear map or convolution; into a new group of its name unless `outputs` are given."""
         if outputs is None:
-            outputs = (self._space(name),)
-        self.wiring.axis(f"{name}.weight", 0, *outputs)
-        self.wiring.axis(f"{name}.weight", 1, *inputs)
+            outputs = (self._group(name),)
+        self.graph.axis(f"{name}.weight", 0, *outputs)
+        self.graph.axis(f"{name}.weight", 1, *inputs)
         if self.teacher[name].bias is not None:
-            self.wiring.axis(f"{name}.bias", 0, *outputs)
+            self.graph.axis(f"{name}.bias", 0, *outputs)
         return outputs
 
-    def _space(self, name: str) -> str:
-        """A new space, of what a layer writes."""
+    def _group(self, name: str) -> str:
+        """A new group, of what a layer writes."""
         old, new = (net[name].weight.shape[0] for net in (self.teacher, self.student))
-        return self.wiring.space(name, old, new)
+        return self.graph.group(name, old, new)
 
     def norm(self, name: str, stream: Stream) -> None:
         """A group norm or layer norm."""
         for parameter, _ in self.teacher[name].named_parameters():
-            self.wiring.axis(f"{name}.{parameter}", 0, *stream)
+            self.graph.axis(f"{name}.{parameter}", 0, *stream)
         if isinstance(self.teacher[name], nn.GroupNorm):
-            self.wiring.group_norm(self.student[name].num_groups, *stream)
+            self.graph.group_norm(self.student[name].num_groups, *stream)
 
     def time_embedding(self) -> None:
         frequencies = self._frequencies()
         hidden = self.layer("time_embedding.linear_1", frequencies)
         self.temb = self.layer("time_embedding.linear_2", hidden)
         if "time_embedding.cond_proj" in self.teacher:
-            self.wiring.axis("time_embedding.cond_proj.weight", 0, *frequencies)
+            self.graph.axis("time_embedding.cond_proj.weight", 0, *frequencies)
         if "class_embedding" in self.teacher:
-            self.wiring.axis("class_embedding.weight", 1, *self.temb)
+            self.graph.axis("class_embedding.weight", 1, *self.temb)
         if "add_embedding" in self.teacher:
-            given = self.teacher["add_embedding.linear_1"].in_features
-            hidden = self.layer("add_embedding.linear_1", (given,))
+            inputs = self.teacher["add_embedding.linear_1"].in_features
+            hidden = self.layer("add_embedding.linear_1", (inputs,))
             self.layer("add_embedding.linear_2", hidden, self.temb)
 
     def _frequencies(self) -> Stream:
         """What the first layer of the time embedding reads: sines and cosines, or a table."""
         size, kept = self.sizes("time_embedding.linear_1", "in_features")
         if self.config["time_embedding_type"] == "learned":
-            name = self.wiring.space("time_proj", size, kept)
-            self.wiring.axis("time_proj.weight", 1, name)
+            name = self.graph.group("time_proj", size, kept)
+            self.graph.axis("time_proj.weight", 1, name)
             return (name,)
         fixed = None
         if self.config["time_embedding_type"] == "positional":
             fixed = nearest_frequencies(size // 2, kept // 2, self.config["freq_shift"])
-        name = self.wiring.space("time_proj", size // 2, kept // 2, fixed=fixed)
+        name = self.graph.group("time_proj", size // 2, kept // 2, fixed=fixed)
         if fixed is None:  # random frequencies, which are saved with the weights
-            self.wiring.axis("time_proj.weight", 0, name)
+            self.graph.axis("time_proj.weight", 0, name)
         return (name, name) if size % 2 == 0 else (name, name, 1)  # an odd one is a zero
 
     # Blocks
@@ -145,7 +145,7 @@ class _Walk:
         if shortcut in self.student and shortcut in self.teacher:
             stream = self.layer(shortcut, stream)
         elif shortcut in self.teacher:  # both sides of it are as wide in the student: none there
-            stream = (self._space(f"{name}.conv2"),)
+            stream = (self._group(f"{name}.conv2"),)
         self.layer(f"{name}.conv2", hidden, stream)
         return stream
 
@@ -178,14 +178,14 @@ class _Walk:
         heads, kept_heads = self.sizes(name, "heads")
         old, new = size // heads, kept // kept_heads
         if old == new:  # whole heads stay
-            queries = values = (self.wiring.space(f"{name}.heads", size, kept, unit=old),)
+            queries = values = (self.graph.group(f"{name}.heads", size, kept, unit=old),)
         else:  # a share of each head stays
             cuts = range(0, size, old)
-            queries = (self.wiring.space(f"{name}.queries", size, kept, boundaries=cuts),)
-            values = (self.wiring.space(f"{name}.values", size, kept, boundaries=cuts),)
+            queries = (self.graph.group(f"{name}.queries", size, kept, boundaries=cuts),)
+            values = (self.graph.group(f"{name}.values", size, kept, boundaries=cuts),)
             # The softmax divides by the root of the head's width, which is now another.
             for parameter, _ in self.teacher[f"{name}.to_q"].named_parameters():
-                self.wiring.scale(f"{name}.to_q.{parameter}", math.sqrt(new / old))
+                self.graph.scale(f"{name}.to_q.{parameter}", math.sqrt(new / old))
         self.layer(f"{name}.to_q", stream, queries)
         self.layer(f"{name}.to_k", context, queries)
         self.layer(f"{name}.to_v", context, values)
@@ -193,7 +193,7 @@ class _Walk:
 
     def feed_forward(self, name: str, stream: Stream) -> None:
         size, kept = self.sizes(f"{name}.net.2", "in_features")
-        hidden = (self.wiring.space(f"{name}.hidden", size, kept),)
+        hidden = (self.graph.group(f"{name}.hidden", size, kept),)
         chunks = self.teacher[f"{name}.net.0.proj"].out_features // size  # GEGLU has two
         self.layer(f"{name}.net.0.proj", stream, hidden * chunks)
         self.layer(f"{name}.net.2", hidden, stream)

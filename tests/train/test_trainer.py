@@ -7,23 +7,21 @@ from accelerate import Accelerator
 
 from liftplace.families import families
 from liftplace.models.loading import load_model, predict
-from liftplace.train import Learner, NonFiniteError, Objective
+from liftplace.train import ModelTrainer, NonFiniteError, Objective, TrainerSpec
 from liftplace.train.checkpoint import Checkpoints
-from liftplace.train.features import NOTHING, Answer, choose_pairs, match_features
-from liftplace.train.teacher import Teacher
-from liftplace.train.variance import VariationalTerm
+from liftplace.train.features import NO_FEATURES, choose_pairs, match_features
+from liftplace.train.hooked_model import ModelOutput, Teacher
+from liftplace.train.optimizer import new_optimizer, new_schedule
+from liftplace.train.vlb import VLBLoss
 from tests.families.tiny import tiny_model
 from tests.train.tiny import assert_same_weights, config_for, process, tiny_unet
 
 
-def learner(objective=None, model=None, match=NOTHING, variational=None, **settings) -> Learner:
+def trainer(objective=None, model=None, match=NO_FEATURES, vlb=None, **settings) -> ModelTrainer:
     config = config_for("unused", lr_warmup_steps=0, **settings)
-    made = Learner(
-        model or tiny_unet(seed=1), objective or Objective("none"), config,
-        match=match, variational=variational,
-    )  # fmt: skip
-    made.prepare(Accelerator(step_scheduler_with_optimizer=False))
-    return made
+    model, objective = model or tiny_unet(seed=1), objective or Objective("none")
+    spec = TrainerSpec(model, objective, config, match=match, vlb=vlb)
+    return ModelTrainer(spec, Accelerator(step_scheduler_with_optimizer=False))
 
 
 def batch_of(images):
@@ -37,7 +35,7 @@ def batch(digits):
 
 
 def test_loss_falls_on_one_batch(batch):
-    trained = learner(use_ema=False)
+    trained = trainer(use_ema=False)
     losses = []
     for step in range(1, 13):
         trained.accumulate(batch, None)
@@ -46,7 +44,7 @@ def test_loss_falls_on_one_batch(batch):
 
 
 def test_update_follows_adamw(batch):
-    trained = learner(use_ema=False, lr_scheduler="constant", max_grad_norm=0.0)
+    trained = trainer(use_ema=False, lr_scheduler="constant", max_grad_norm=0.0)
     by_hand = tiny_unet(seed=1).train()
     optimizer = torch.optim.AdamW(
         by_hand.parameters(), lr=1e-2, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8, fused=True
@@ -63,12 +61,12 @@ def test_update_follows_adamw(batch):
 
 def test_two_halves_give_the_gradient_of_the_whole(digits):
     images = digits.images(range(0, 4000, 500))
-    whole, halves = learner(), learner()
+    whole, halves = trainer(), trainer()
     batch = batch_of(images)
     whole.accumulate(batch, None)
     for part in (slice(0, 4), slice(4, 8)):
         piece = type(batch)(batch.noisy[part], batch.timesteps[part], batch.target[part])
-        halves.accumulate(piece, None, share=0.5, last=part.stop == 8)
+        halves.accumulate(piece, None, share=0.5, sync_gradients=part.stop == 8)
     for one, other in zip(whole.parameters, halves.parameters, strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(whole.update(1)["loss"], halves.update(1)["loss"])
@@ -77,13 +75,13 @@ def test_two_halves_give_the_gradient_of_the_whole(digits):
 @pytest.mark.parametrize(("kd_min_timestep", "learns"), [(0.0, True), (999.5, False)])
 def test_the_batch_s_timesteps_decide_what_is_distilled(batch, kd_min_timestep, learns):
     objective = Objective("mse", task_weight=0.0, kd_min_timestep=kd_min_timestep)
-    trained = learner(objective)
-    trained.accumulate(batch, Answer(torch.zeros_like(batch.target)))
+    trained = trainer(objective)
+    trained.accumulate(batch, ModelOutput(torch.zeros_like(batch.target)))
     assert (trained.update(1)["gradient_norm"].item() > 0) == learns
 
 
 def test_gradients_are_clipped_and_the_norm_is_the_one_before(batch):
-    trained = learner(max_grad_norm=1e-3)
+    trained = trainer(max_grad_norm=1e-3)
     trained.accumulate(batch, None)
     square = sum(weight.grad.square().sum() for weight in trained.parameters)
     seen = []
@@ -96,34 +94,32 @@ def test_gradients_are_clipped_and_the_norm_is_the_one_before(batch):
 
 
 def test_average_is_used_where_the_model_goes_out(batch, tmp_path):
-    trained = learner(use_ema=True)
+    trained = trainer(use_ema=True)
     for step in (1, 2, 3):
         trained.accumulate(batch, None)
         trained.update(step)
     raw = {name: weight.clone() for name, weight in trained.model.state_dict().items()}
     trained.save(tmp_path, process())
     saved = load_model(tmp_path).model
-    shadow = dict(zip([n for n, _ in saved.named_parameters()], trained.ema.shadow_params,
-                      strict=True))  # fmt: skip
-    for name, weight in saved.named_parameters():
-        assert torch.equal(weight, shadow[name])
+    for weight, shadow in zip(saved.parameters(), trained.ema.shadow_params, strict=True):
+        assert torch.equal(weight, shadow)
     assert not torch.equal(saved.conv_in.weight, raw["conv_in.weight"])
     for name, weight in trained.model.state_dict().items():
         assert torch.equal(weight, raw[name])
 
 
 def test_first_bad_step_is_remembered_with_its_cause(batch):
-    trained = learner(Objective("place"))
+    trained = trainer(Objective("place"))
     answer = torch.randn_like(batch.noisy)
     for step, teacher in ((1, answer), (2, answer * torch.nan), (3, answer)):
-        trained.accumulate(batch, Answer(teacher))
+        trained.accumulate(batch, ModelOutput(teacher))
         trained.update(step)
     with pytest.raises(NonFiniteError, match="^step 2: coarse of student is not finite$"):
         trained.check_finite()
 
 
 def test_bad_gradient_of_a_good_loss(batch):
-    trained = learner()
+    trained = trainer()
     trained.parameters[0].register_hook(lambda gradient: gradient * torch.inf)
     trained.accumulate(batch, None)
     trained.update(1)
@@ -133,7 +129,7 @@ def test_bad_gradient_of_a_good_loss(batch):
 
 @pytest.mark.parametrize("where", ["model", "average"])
 def test_bad_weight(batch, where):
-    trained = learner(use_ema=True)
+    trained = trainer(use_ema=True)
     weights = trained.parameters if where == "model" else trained.ema.shadow_params
     trained.check_weights_finite(1)
     weights[-1].data.view(-1)[0] = torch.nan
@@ -143,15 +139,15 @@ def test_bad_weight(batch, where):
 
 def test_bfloat16_trains_float32_weights(batch):
     config = config_for("unused", lr_warmup_steps=0)
-    trained = Learner(tiny_unet(seed=1), Objective("place"), config)
-    trained.prepare(Accelerator(mixed_precision="bf16", step_scheduler_with_optimizer=False))
-    trained.accumulate(batch, Answer(torch.randn_like(batch.noisy).bfloat16()))
+    accelerator = Accelerator(mixed_precision="bf16", step_scheduler_with_optimizer=False)
+    trained = ModelTrainer(TrainerSpec(tiny_unet(seed=1), Objective("place"), config), accelerator)
+    trained.accumulate(batch, ModelOutput(torch.randn_like(batch.noisy).bfloat16()))
     metrics = trained.update(1)
     trained.check_finite()
     assert all(value.dtype == torch.float32 for value in metrics.values())
     assert trained.parameters[0].dtype == torch.float32
-    other = learner(Objective("place"))
-    other.accumulate(batch, Answer(torch.randn_like(batch.noisy)))
+    other = trainer(Objective("place"))
+    other.accumulate(batch, ModelOutput(torch.randn_like(batch.noisy)))
     assert other.update(1)["loss"] != metrics["loss"]
 
 
@@ -160,7 +156,7 @@ def with_features(**settings):
     student, teacher = tiny_unet(seed=1, block_out_channels=(4, 4)), tiny_unet()
     pairs = choose_pairs(student, teacher)
     match = match_features(student, teacher, pairs, seed=0, always=False)
-    made = learner(Objective("mse", feature_weight=0.5), student, match, **settings)
+    made = trainer(Objective("mse", feature_weight=0.5), student, match, **settings)
     return made, Teacher(teacher, torch.device("cpu"), blocks=made.teacher_blocks)
 
 
@@ -174,10 +170,10 @@ def test_adapters_are_trained_with_the_student(batch):
     assert features[-1] < 0.7 * features[0]
     for weight, was in zip(trained.parameters, before, strict=True):
         assert not torch.equal(weight, was)
-    adapters = list(trained.trainee.adapters.parameters())
-    assert len(adapters) == 2 * len(trained.trainee.pairs) == 10
-    assert len(trained.averaged) == len(trained.ema.shadow_params)
-    assert len(trained.parameters) == len(trained.averaged) + len(adapters)
+    adapters = list(trained.module.adapters.parameters())
+    assert len(adapters) == 2 * len(trained.module.pairs) == 10
+    assert len(trained.model_parameters) == len(trained.ema.shadow_params)
+    assert len(trained.parameters) == len(trained.model_parameters) + len(adapters)
     trained.check_finite()
 
 
@@ -185,12 +181,12 @@ def test_adapters_are_checkpointed_and_not_saved(batch, tmp_path):
     one, teacher = with_features()
     one.accumulate(batch, teacher(batch))
     one.update(1)
-    Checkpoints(tmp_path / "run").save(one._accelerator, [one], 1)
+    Checkpoints(tmp_path / "run").save(one.accelerator, [one], 1)
     other, _ = with_features()
     for weight in other.parameters:
         torch.nn.init.zeros_(weight)
-    Checkpoints(tmp_path / "run").load(tmp_path / "run/checkpoint-1", other._accelerator, [other])
-    assert_same_weights(one.trainee, other.trainee)
+    Checkpoints(tmp_path / "run").load(tmp_path / "run/checkpoint-1", other.accelerator, [other])
+    assert_same_weights(one.module, other.module)
     one.save(tmp_path / "result", process())
     saved = load_model(tmp_path / "result").model
     assert saved.state_dict().keys() == tiny_unet().state_dict().keys()
@@ -198,7 +194,7 @@ def test_adapters_are_checkpointed_and_not_saved(batch, tmp_path):
 
 def test_an_adapter_that_is_not_finite_stops_the_run(batch):
     trained, _ = with_features()
-    trained.trainee.adapters[0].weight.data[0] = torch.nan
+    trained.module.adapters[0].weight.data[0] = torch.nan
     with pytest.raises(NonFiniteError, match="step 2: a weight of student is not finite"):
         trained.check_weights_finite(2)
 
@@ -208,8 +204,7 @@ def test_a_learned_variance_is_trained():
     noisy, _, conditions = families()["DiTTransformer2DModel"].example(model.config, batch=2)
     noised = process().noise_images(noisy, torch.tensor([0, 300]), torch.randn_like(noisy))
     noised = replace(noised, conditions=conditions)
-    trained = learner(Objective("none"), model, variational=VariationalTerm(process()),
-                      use_ema=False)  # fmt: skip
+    trained = trainer(Objective("none"), model, vlb=VLBLoss(process()), use_ema=False)
     values = []
     for step in range(1, 13):
         trained.accumulate(noised, None)
@@ -221,7 +216,7 @@ def test_a_learned_variance_is_trained():
 def test_learning_rate_falls_to_its_minimum():
     settings = {"learning_rate": 2e-4, "lr_min": 1e-4, "lr_scheduler": "cosine"}
     config = replace(config_for("unused", **settings), lr_warmup_steps=2, max_train_steps=10)
-    schedule = Learner(tiny_unet(), Objective("none"), config).schedule
+    schedule = new_schedule(new_optimizer(tiny_unet().parameters(), config), config, 10)
     rates = []
     for _ in range(11):
         rates.append(schedule.get_last_lr()[0])
@@ -233,7 +228,7 @@ def test_learning_rate_falls_to_its_minimum():
 
 
 def test_average_with_a_constant_decay(batch):
-    trained = learner(use_ema=True, ema_max_decay=0.9, ema_min_decay=0.9)
+    trained = trainer(use_ema=True, ema_max_decay=0.9, ema_min_decay=0.9)
     for step in (1, 2, 3):
         trained.accumulate(batch, None)
         trained.update(step)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from liftplace.train.interrupt import Interrupt
+from liftplace.common.interrupt import Interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,11 +1,12 @@
-"""Ctrl-C that lets the step finish."""
+"""Ctrl-C that lets a step finish."""
 
 import signal
 import threading
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C or SIGTERM sets `requested`; the second stops at once.
+    """While entered, the first Ctrl-C or SIGTERM sets `requested`, so that the step can finish; the
+    second stops at once.
 
     Signals reach the main thread only; in another thread this does nothing.
     """

@@ -6,7 +6,7 @@ from torch.distributions import Normal, kl_divergence
 
 from liftplace.common.errors import UsageError
 from liftplace.models.noise import NoiseProcess
-from liftplace.train.variance import VariationalTerm
+from liftplace.train.vlb import VLBLoss
 
 KINDS = ["epsilon", "sample", "v_prediction"]
 
@@ -53,7 +53,7 @@ def test_divergence_of_gaussians(kind, t):
     clean, batch, prediction, v = drawn(process, [t, t])
     true, model = gaussians(process, batch, t, clean, prediction, v)
     expected = kl_divergence(true, model).flatten(1).mean(1) / math.log(2)
-    term = VariationalTerm(process)(batch, prediction, v)
+    term = VLBLoss(process)(batch, prediction, v)
     torch.testing.assert_close(term.double(), expected, rtol=2e-3, atol=1e-6)
 
 
@@ -67,14 +67,14 @@ def test_first_step_is_a_likelihood_over_bins(kind):
     upper, lower = model.cdf(x + 1 / 255), model.cdf(x - 1 / 255)
     upper, lower = torch.where(x > 0.999, 1.0, upper), torch.where(x < -0.999, 0.0, lower)
     expected = -(upper - lower).log2().flatten(1).mean(1)
-    term = VariationalTerm(process)(batch, prediction, v)
+    term = VLBLoss(process)(batch, prediction, v)
     torch.testing.assert_close(term.double(), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_each_sample_has_its_own_timestep():
     process = NoiseProcess.new("epsilon", 500)
     _, batch, prediction, v = drawn(process, [0, 3, 499])
-    term = VariationalTerm(process)
+    term = VLBLoss(process)
     together = term(batch, prediction, v)
     for i in range(3):
         row = slice(i, i + 1)
@@ -87,11 +87,14 @@ def test_a_shorter_process_counts_less():
     betas = torch.linspace(1e-4, 0.02, 1000).tolist()
     terms = []
     for steps in (1000, 500):
-        config = {"_class_name": "DDPMScheduler", "num_train_timesteps": steps,
-                  "trained_betas": betas[:steps]}  # fmt: skip
+        config = {
+            "_class_name": "DDPMScheduler",
+            "num_train_timesteps": steps,
+            "trained_betas": betas[:steps],
+        }
         process = NoiseProcess(config)
         _, batch, prediction, v = drawn(process, [100])
-        terms.append(VariationalTerm(process)(batch, prediction, v))
+        terms.append(VLBLoss(process)(batch, prediction, v))
     torch.testing.assert_close(terms[0], 2 * terms[1])
 
 
@@ -100,7 +103,7 @@ def test_only_the_variance_has_a_gradient():
     _, batch, prediction, _ = drawn(process, [2, 400])
     v = torch.zeros_like(prediction, requires_grad=True)
     prediction.requires_grad_()
-    term = VariationalTerm(process)(batch, prediction, v)
+    term = VLBLoss(process)(batch, prediction, v)
     term.mean().backward()
     assert prediction.grad is None
     assert v.grad.isfinite().all() and v.grad.any()
@@ -111,7 +114,7 @@ def test_wild_predictions_stay_finite(v):
     process = NoiseProcess.new("epsilon")
     _, batch, prediction, _ = drawn(process, [0, 1, 999])
     value = torch.full_like(prediction, v).requires_grad_()
-    term = VariationalTerm(process)(batch, prediction * 50, value)
+    term = VLBLoss(process)(batch, prediction * 50, value)
     term.sum().backward()
     assert term.isfinite().all() and value.grad.isfinite().all()
     assert (value.grad < 0).any()  # so far off, a larger variance is better
@@ -119,4 +122,4 @@ def test_wild_predictions_stay_finite(v):
 
 def test_flow_matching_has_no_variance():
     with pytest.raises(UsageError, match="flow matching, which has none: .*--variance_weight 0"):
-        VariationalTerm(NoiseProcess.new("flow"))
+        VLBLoss(NoiseProcess.new("flow"))

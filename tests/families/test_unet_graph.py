@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
 
-from liftplace.families.unet_wiring import nearest_frequencies
+from liftplace.families.unet_graph import nearest_frequencies
 
 
 @pytest.mark.parametrize("flip", [False, True])

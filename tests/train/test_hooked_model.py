@@ -3,7 +3,7 @@ import torch
 
 from liftplace.families import families
 from liftplace.models.noise import NoisyBatch
-from liftplace.train.teacher import Teacher
+from liftplace.train.hooked_model import Teacher
 from tests.families.tiny import tiny_model
 
 CPU = torch.device("cpu")
