@@ -98,7 +98,7 @@ def load(arch: int) -> ctypes.CDLL:
     return _load(FOLDER / LIBRARY if is_prebuilt() else _cached(arch), arch)
 
 
-def why_not() -> str | None:
+def unsupported_reason() -> str | None:
     """Why there is no library and none can be built, and what to do; None if there can be."""
     if is_prebuilt() or find_nvcc():
         return None

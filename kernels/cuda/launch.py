@@ -35,11 +35,6 @@ class PlaceLaunch:
     threads: int
     shared: int  # bytes
 
-    @property
-    def wide(self) -> bool:
-        """Whether group numbers take four bytes; else 16 bits hold them."""
-        return self.groups > 1 << 16
-
 
 @dataclass(frozen=True)
 class LiftLaunch:

@@ -122,7 +122,7 @@ def _forget():
 def test_a_prebuilt_library_of_these_sources_is_used(beside, monkeypatch):
     beside(build.digest())
     monkeypatch.setattr(build, "find_nvcc", lambda: None)
-    assert build.is_prebuilt() and build.why_not() is None
+    assert build.is_prebuilt() and build.unsupported_reason() is None
     assert build.load(90)._name == str(build.FOLDER / build.LIBRARY)
 
 
@@ -130,16 +130,17 @@ def test_a_prebuilt_library_of_these_sources_is_used(beside, monkeypatch):
 def test_a_prebuilt_library_of_other_sources_is_not(digest, beside, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "find_nvcc", lambda: None)
-    assert build.why_not() == (
+    assert build.unsupported_reason() == (
         "the kernels are not built and there is no nvcc: install the CUDA toolkit or set CUDA_HOME"
     )
     beside(digest)
     _forget()
-    assert "was built from other sources and there is no nvcc: install" in build.why_not()
+    reason = build.unsupported_reason()
+    assert "was built from other sources and there is no nvcc: install" in reason
     with pytest.raises(build.BuildError, match="nvcc was not found"):
         build.load(90)
     monkeypatch.setattr(build, "find_nvcc", lambda: "/somewhere/nvcc")
-    assert build.why_not() is None
+    assert build.unsupported_reason() is None
     built = []
     monkeypatch.setattr(build, "build", lambda out, arches: built.append((out, arches)))
     with pytest.raises(OSError):  # nothing was built in truth
@@ -150,7 +151,7 @@ def test_a_prebuilt_library_of_other_sources_is_not(digest, beside, monkeypatch,
 def test_a_library_that_does_not_load_is_not_used(beside, monkeypatch):
     (build.FOLDER / build.LIBRARY).write_text("no library")
     monkeypatch.setattr(build, "find_nvcc", lambda: "/somewhere/nvcc")
-    assert not build.is_prebuilt() and build.why_not() is None
+    assert not build.is_prebuilt() and build.unsupported_reason() is None
 
 
 def test_an_edited_source_is_other_sources(beside):

@@ -57,7 +57,8 @@ def test_launches_that_no_gpu_takes(wrong):
 PROGRAM = """
 import ctypes, sys
 import pytest, torch
-from tests.kernels.cuda.harness import assert_agrees, emulated, pair
+from tests.kernels.harness import pair
+from tests.kernels.cuda.harness import assert_agrees, emulated
 from tests.kernels.cuda.test_rank import errors
 library = ctypes.CDLL(sys.argv[1])
 torch.manual_seed(0)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from .harness import assert_agrees, emulated, pair, run
+from tests.kernels.harness import pair
+
+from .harness import assert_agrees, emulated, run
 
 
 def errors(kind: str, rows: int, n: int, device: str):

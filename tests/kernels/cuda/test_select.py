@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from .harness import assert_agrees, emulated, group_numbers, pair, run
+from tests.kernels.harness import group_numbers, pair
+
+from .harness import assert_agrees, emulated, run
 from .test_rank import errors
 
 SMALL = {"row_threads": 32, "part_threads": 32}  # 512 elements a block, 21 of slack
