@@ -80,14 +80,14 @@ def place_loss(
         student: (B, C, *spatial), or (B, *) for `scope="sample"`; float32, bfloat16, float16 or
             float64, any strides. An empty batch gives 0.
         teacher: the student's shape and device; its dtype may differ. Must not require grad.
-        group_size: elements a group, at least 2; 16 (the paper's) if `num_groups` is not given.
+        group_size: elements a group, at least 2; 16 (the paper's) without `num_groups`.
         num_groups: instead: equal groups a row. Where it does not divide a row, groups of
             ceil(n / num_groups) elements.
         scope: rows are "channel": one channel of one sample, or "sample": one sample.
         norm: phi of the coarse term, "l1" (absolute value) or "l2" (square).
         weight: w, "adaptive" or a float in [0, 1] or a 0-d tensor (not checked: no host sync).
-        terms: "both", "coarse" or "fine". "fine" alone has no coarse fit to wait for: adaptive
-            w is 1 there.
+        terms: "both", "coarse" or "fine". With "fine" there is no coarse fit to wait for, so the
+            adaptive w is 1.
         reduction: "mean" over elements, or "sum" over a sample's elements, averaged over the batch.
         eps: added to the variance of the student in a group.
         process_group: average the deviation behind w over these ranks, so that a run does not

@@ -32,8 +32,8 @@ class _Module(pytest.Module):
         except self.CollectError as error:
             cause = error.__cause__
             name = cause.name if isinstance(cause, ModuleNotFoundError) else "liftplace"
-            ours = name.split(".")[0] in ("benchmarks", "liftplace", "tests")
-            if ours or importlib.util.find_spec("diffusers"):
+            of_project = name.split(".")[0] in ("benchmarks", "liftplace", "tests")
+            if of_project or importlib.util.find_spec("diffusers"):
                 raise
             pytest.skip(f"needs {name}: `pip install liftplace[test]`")
 

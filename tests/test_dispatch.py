@@ -129,5 +129,5 @@ def test_auto_elsewhere(monkeypatch):
     assert _dispatch.choose("auto", x, x, 32) == ("native" if native.is_built() else "torch")
     assert _dispatch.choose("auto", x.double(), x, 32) == "torch"
     assert _dispatch.choose("auto", x.to("meta"), x.to("meta"), 32) == "torch"
-    monkeypatch.setattr(native, "not_built", "nobody built it")
+    monkeypatch.setattr(native, "not_built", "it was not built")
     assert _dispatch.choose("auto", x, x, 32) == "torch"

@@ -82,12 +82,12 @@ def test_wheel_beside_a_package_named_kernels(installed, tmp_path, where):
 
 def test_this_installation_beside_a_package_named_kernels(installed, tmp_path):
     """The installation under test (editable in CI), from the checkout and from elsewhere."""
-    only_theirs = tmp_path / "theirs"
-    (only_theirs / "kernels").mkdir(parents=True)
-    (only_theirs / "kernels" / "__init__.py").write_text("OWNER = 'somebody else'\n")
+    other = tmp_path / "other"
+    (other / "kernels").mkdir(parents=True)
+    (other / "kernels" / "__init__.py").write_text("OWNER = 'somebody else'\n")
     code = "import kernels, liftplace.kernels.fused.launch; print(kernels.OWNER)"
     for folder in (ROOT, tmp_path):
-        assert _check(_python(code, cwd=folder, PYTHONPATH=str(only_theirs))) == "somebody else\n"
+        assert _check(_python(code, cwd=folder, PYTHONPATH=str(other))) == "somebody else\n"
 
 
 @pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler here")
@@ -102,7 +102,7 @@ def test_without_a_compiler_auto_uses_torch(tmp_path):
     """An installation where the compiler fails is complete but for impl="native"."""
     sources, site = tmp_path / "sources", tmp_path / "site"
     built = shutil.ignore_patterns("*.so", "build", ".git", "*.egg-info")
-    shutil.copytree(ROOT, sources, ignore=built)  # what was compiled before must not be found
+    shutil.copytree(ROOT, sources, ignore=built)  # without what was compiled before
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, sources]
     environment = {**os.environ, "CC": "false", "CXX": "false"}
     subprocess.run(command, check=True, capture_output=True, env=environment)

@@ -26,7 +26,7 @@ _extension = PathFinder.find_spec("_native", [str(Path(__file__).parent)])
 
 
 def open_library(path: str | None) -> tuple[ctypes.CDLL | None, str | None]:
-    """The compiled op at `path`, or None and why not: then `auto` does without it."""
+    """The compiled op at `path`, or None and the reason; then `auto` uses PyTorch."""
     if path is None:
         return None, (
             "its extension was not built, because the installation found no C++ compiler; "

@@ -10,12 +10,15 @@ from tests.kernels.harness import DTYPES, pair
 
 from .harness import assert_agrees, run
 
+SIZES = {
+    False: [(2, 100, 16), (1, 601, 2), (5, 33, None)],
+    True: [(2, 600, 16), (2, 5000, 16), (1, 5001, 5000), (3, 600, None)],
+}
+
 
 @pytest.mark.parametrize(
-    "rows, n, size, table",
-    [(2, 100, 16, False), (2, 600, 16, True), (1, 601, 2, False), (2, 5000, 16, True),
-     (1, 5001, 5000, True), (3, 600, None, True), (5, 33, None, False)],
-)  # fmt: skip
+    "rows, n, size, table", [(*sizes, table) for table in SIZES for sizes in SIZES[table]]
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradient(rows, n, size, table, dtype, device):
     assert (backward_launch(rows, n, -(-n // (size or n))).tiles > 0) == table

@@ -1,4 +1,4 @@
-"""nvcc compiles every kernel without a GPU; a build is found again, and a missing one explained."""
+"""nvcc compiles every kernel without a GPU; a build is used again, and a missing one explained."""
 
 import ctypes
 import shutil
@@ -13,11 +13,18 @@ needs_nvcc = pytest.mark.skipif(build.find_nvcc() is None, reason="there is no n
 
 # Threads of the largest launch, by which 65,536 registers of a multiprocessor are shared.
 KERNELS = {
-    "place_row_kernel<4>": 512, "place_row_kernel<8>": 1024, "place_row_kernel<16>": 1024,
-    "place_part_kernel<16>": 768, "place_wide_kernel": 512, "lift_row_kernel": 1024,
-    "lift_chunk_kernel": 256, "lift_merge_kernel": 256, "combine_kernel": 1024,
-    "backward_tile_kernel": 512, "backward_flat_kernel": 256,
-}  # fmt: skip
+    "place_row_kernel<4>": 512,
+    "place_row_kernel<8>": 1024,
+    "place_row_kernel<16>": 1024,
+    "place_part_kernel<16>": 768,
+    "place_wide_kernel": 512,
+    "lift_row_kernel": 1024,
+    "lift_chunk_kernel": 256,
+    "lift_merge_kernel": 256,
+    "combine_kernel": 1024,
+    "backward_tile_kernel": 512,
+    "backward_flat_kernel": 256,
+}
 
 
 @needs_nvcc

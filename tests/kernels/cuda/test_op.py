@@ -39,7 +39,7 @@ def test_outputs_are_those_of_the_closed_form(n, size, with_groups, device):
 
 @pytest.mark.parametrize("bad", [{"threads": 2048}, {"shared": 1 << 20}], ids=str)
 def test_a_failed_launch_is_an_error(bad, device, monkeypatch):
-    """And the next one runs: the error of a launch is not found again at another.
+    """And the next one runs: the error of one launch is not reported by another.
 
     More threads than a block may have are an invalid configuration (9), more shared memory an
     invalid value (1). Which of its limits a driver looks at first is not documented: a kernel's own
@@ -69,8 +69,8 @@ def test_host_threads_do_not_lower_each_others_shared_memory():
     expected = [run(*tensors, 16).grad for tensors in inputs]
 
     def train(number):
-        found = [run(*inputs[number], 16).grad for _ in range(500)]
-        return all(torch.equal(grad, expected[number]) for grad in found)
+        grads = [run(*inputs[number], 16).grad for _ in range(500)]
+        return all(torch.equal(grad, expected[number]) for grad in grads)
 
     with ThreadPoolExecutor() as pool:
         assert all(pool.map(train, (0, 1, 0, 1)))

@@ -7,15 +7,12 @@ from tests.kernels.harness import DTYPES, group_numbers, pair
 
 from .harness import assert_agrees, run
 
+SIZES = [(1, 3, 2), (2, 5, 4), (3, 7, 3), (3, 64, 16), (2, 97, 16), (2, 256, 16), (1, 1031, 2)]
+SIZES += [(2, 1024, 16), (1, 2048, 1024), (2, 2049, 100), (1, 4096, 256), (1, 8192, 16)]
+SIZES += [(1, 9001, 3), (1, 16_384, 16)]
 
-@pytest.mark.parametrize(
-    "rows, n, size",
-    [
-        (1, 3, 2), (2, 5, 4), (3, 7, 3), (3, 64, 16), (2, 97, 16), (2, 256, 16),
-        (1, 1031, 2), (2, 1024, 16), (1, 2048, 1024), (2, 2049, 100), (1, 4096, 256),
-        (1, 8192, 16), (1, 9001, 3), (1, 16_384, 16),
-    ],
-)  # fmt: skip
+
+@pytest.mark.parametrize("rows, n, size", SIZES)
 def test_sizes(rows, n, size, device):
     assert_agrees(*pair(rows, n, device), size)
 

@@ -14,13 +14,13 @@ from .harness import assert_agrees, few_programs, run
 SMALL = {"max_block": 16, "chunk": 32, "fan_in": 4, "tile": 128, "max_tile": 64}
 
 
-@pytest.mark.parametrize(
-    "rows, n, size",
-    [
-        (1, 3, 2), (2, 5, 4), (3, 64, 16), (2, 97, 16), (1, 1031, 2), (2, 1024, 16),
-        (1, 2048, 1024), (2, 300, 128), (1, 1500, 16),
-    ],
-)  # fmt: skip
+ONE_LAUNCH = [(1, 3, 2), (2, 5, 4), (3, 64, 16), (2, 97, 16), (1, 1031, 2), (2, 1024, 16)]
+ONE_LAUNCH += [(1, 2048, 1024), (2, 300, 128), (1, 1500, 16)]
+REAL = [(256, 1024, 16), (288, 4096, 16), (256, 16_384, 16), (48, 65_536, 16), (5, 9001, 100)]
+REAL += [(1, 1_048_576, 15), (2, 1_048_576, 400_000)]
+
+
+@pytest.mark.parametrize("rows, n, size", ONE_LAUNCH)
 def test_one_launch(rows, n, size, device):
     assert place_launch(rows, n, size).sort is None
     assert_agrees(*pair(rows, n, device), size)
@@ -146,10 +146,6 @@ def test_a_group_size_out_of_range(size, device):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    "rows, n, size",
-    [(256, 1024, 16), (288, 4096, 16), (256, 16_384, 16), (48, 65_536, 16), (1, 1_048_576, 15),
-     (2, 1_048_576, 400_000), (5, 9001, 100)],
-)  # fmt: skip
+@pytest.mark.parametrize("rows, n, size", REAL)
 def test_real_launches(rows, n, size):
     assert_agrees(*pair(rows, n, "cuda"), size)

@@ -45,9 +45,7 @@ def _inputs(kind: str, rows: int, n: int, device: str):
     return student, teacher
 
 
-KINDS = [
-    "noise", "all equal", "half tied", "few values", "heavy tails", "underflow", "not finite",
-]  # fmt: skip
+KINDS = ["noise", "all equal", "half tied", "few values", "heavy tails", "underflow", "not finite"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
