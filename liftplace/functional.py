@@ -207,7 +207,7 @@ def _reweigh(fitted: Fitted, rows: Rows, process_group, loss_sum: LossSum) -> tu
     coarse, fine, deviation, _ = fitted.stats.unbind()
     w = adaptive_weight(deviation, rows.batch, process_group)
     stats = torch.stack([coarse, fine, deviation, w])
-    return loss_sum.total(coarse, fine, w), fitted._replace(stats=stats)
+    return loss_sum.total(coarse, fine, w), Fitted(fitted.group, fitted.coef, stats)
 
 
 def _fit(fitted: Fitted) -> Fit:
