@@ -1,6 +1,6 @@
 """python -m benchmarks compile: what the GPU kernels cost, read from their code without a GPU.
 
-The launchers of `liftplace.kernels` run for real on a driver that compiles for a chosen
+The launchers of `liftplace.kernels.fused` run for real on a driver that compiles for a chosen
 architecture and launches nothing, so that kernels, argument specialisation and launch choices are
 those of a GPU run. Registers, stack and instructions are read from the machine code with the tools
 that come with Triton.
@@ -25,9 +25,11 @@ import triton
 
 from benchmarks import results, sass
 from benchmarks.compile_only import MAX_SHARED, CompileOnlyDriver, Launch
-from liftplace.kernels.combine import combine
-from liftplace.kernels.lift import lift_bwd, lift_fwd
-from liftplace.kernels.place import place_bwd, place_fwd
+from liftplace._contract import Fitted, LossSum, Options
+from liftplace.kernels.fused.backward import backward
+from liftplace.kernels.fused.combine import combine
+from liftplace.kernels.fused.lift import lift_fwd
+from liftplace.kernels.fused.place import place_fwd
 
 COMPILER = f"triton {triton.__version__}"
 SCHEDULERS = 4  # of a multiprocessor; each issues an instruction a cycle
@@ -148,8 +150,7 @@ def issue(arch: int, problem: Problem) -> list[Issue]:
     """What PLACE's forward issues for `problem` on `arch`, launch by launch."""
     student, teacher = _inputs(problem)
     rows = []
-    for launch in _launched(arch, place_fwd, student, teacher, group_size=problem.group_size,
-                            eps=1e-7, squared=False, with_groups=True):  # fmt: skip
+    for launch in _launched(arch, place_fwd, student, teacher, Options(problem.group_size)):
         constants, warps = launch.constants, launch.metadata.num_warps
         trips, loads = constants.get("TRIPS", 1), None
         if launch.metadata.name == "_merge_runs_kernel":
@@ -171,23 +172,22 @@ def _inputs(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
 def _call(problem: Problem) -> None:
     student, teacher = _inputs(problem)
     scalar = torch.empty(())
-    fit = {"eps": 1e-7, "squared": problem.squared}
-    coef, partial = lift_fwd(student, teacher, **fit)
-    group, group_coef, group_partial = place_fwd(
-        student, teacher, group_size=problem.group_size, with_groups=True, **fit
-    )
+    options = Options(problem.group_size, squared=problem.squared)
+    lift, place = (fit(student, teacher, options) for fit in (lift_fwd, place_fwd))
     weights, terms = [(None, None)], [(True, True)]
     if problem.variants:
-        place_fwd(student, teacher, group_size=problem.group_size, with_groups=False, **fit)
+        place_fwd(student, teacher, options._replace(with_groups=False))
         weights += [(None, 0.5), (scalar, None)]
         terms += [(True, False), (False, True)]
-    for (weight, fixed), (coarse, fine) in itertools.product(weights, terms):
-        wanted = {"scale": 1.0, "with_coarse": coarse, "with_fine": fine}
-        given = {"count": student.numel(), "weight": weight, "fixed": fixed}
-        _, values = combine(partial, **given, **wanted)
-        combine(group_partial, **given, **wanted)
-        lift_bwd(student, teacher, coef, values, scalar, **wanted)
-        place_bwd(student, teacher, group, group_coef, values, scalar, **wanted)
+    for (fine_weight, fixed_weight), wanted in itertools.product(weights, terms):
+        loss_sum = LossSum(*wanted)
+        options = options._replace(fixed_weight=fixed_weight, loss_sum=loss_sum)
+        fitted = []
+        for group, coef, partial in (lift, place):
+            _, stats = combine(partial, student.numel(), fine_weight, options)
+            fitted.append(Fitted(group, coef, stats))
+        for each in fitted:
+            backward(student, teacher, each, scalar, loss_sum)
 
 
 def _describe(source, warps: int) -> str:

@@ -2,7 +2,7 @@
 
 Two kinds of rows. "implementation": forward and backward of each implementation, which `auto`
 chooses between. "launch", on CUDA: the forward kernels under each launch that
-`liftplace.kernels.launch` could return, in a CUDA graph. `chosen` marks today's choice.
+`liftplace.kernels.fused.launch` could return, in a CUDA graph. `chosen` marks today's choice.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def _launch_contender(name: str, graph: Callable[[], float]) -> timing.Contender
 
 def alternatives(rows: int, n: int, group_size: int | None) -> tuple[dict[str, object], str]:
     """Launches of the forward by name, no two alike, and the name of today's choice."""
-    from liftplace.kernels.launch import lift_launch, next_power_of_two, place_launch
+    from liftplace.kernels.fused.launch import lift_launch, next_power_of_two, place_launch
 
     found = {}
     if group_size is None:
@@ -166,13 +166,13 @@ def alternatives(rows: int, n: int, group_size: int | None) -> tuple[dict[str, o
 
 def _forward(student, teacher, group_size, launch):
     """Group numbers first (LIFT: the fit), then what else the forward gives."""
-    from liftplace.kernels.lift import lift_fwd
-    from liftplace.kernels.place import place_fwd
+    from liftplace._contract import Options
+    from liftplace.kernels.fused.lift import lift_fwd
+    from liftplace.kernels.fused.place import place_fwd
 
-    fit = {"eps": 1e-7, "squared": False, "launch": launch}
     if group_size is None:
-        return lift_fwd(student, teacher, **fit)
-    return place_fwd(student, teacher, group_size=group_size, with_groups=True, **fit)
+        return lift_fwd(student, teacher, Options(student.shape[1]), launch)[1:]
+    return place_fwd(student, teacher, Options(group_size), launch)
 
 
 def _identity(case: Case) -> dict[str, str]:

@@ -17,6 +17,18 @@ _CHOICES = {
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
+class LossArguments(NamedTuple):
+    """The arguments that all losses share; `liftplace.place_loss` explains each."""
+
+    scope: str = "channel"
+    norm: str = "l1"
+    weight: str | float | Tensor = "adaptive"
+    terms: str = "both"
+    reduction: str = "mean"
+    eps: float = 1e-7
+    process_group: torch.distributed.ProcessGroup | None = None
+
+
 class Rows(NamedTuple):
     """How a batch falls into rows: `count` rows of `length` elements, from `batch` samples."""
 
@@ -28,11 +40,6 @@ class Rows(NamedTuple):
     def sample_length(self) -> int:
         """Elements per sample."""
         return self.count // self.batch * self.length if self.batch else 0
-
-
-def accumulation_dtype(student: Tensor, teacher: Tensor) -> torch.dtype:
-    """float64 if either input is, else float32: the dtype of every fit, sum and loss."""
-    return torch.float64 if torch.float64 in (student.dtype, teacher.dtype) else torch.float32
 
 
 def split_rows(student: Tensor, teacher: Tensor, scope: str) -> Rows:
@@ -108,12 +115,24 @@ def check_groups(group_size: int | None, num_groups: int | None) -> None:
         _check_int("num_groups", num_groups, at_least=1)
 
 
-def check_options(*, norm, weight, terms, reduction, eps) -> None:
-    """Check the options that lift_loss and place_loss share."""
-    _check_choice("norm", norm)
-    _check_choice("terms", terms)
-    _check_choice("reduction", reduction)
-    check_eps(eps)
+def check_options(arguments: LossArguments) -> None:
+    """Check all but `scope`, which `split_rows` needs the tensors for."""
+    _check_choice("norm", arguments.norm)
+    _check_choice("terms", arguments.terms)
+    _check_choice("reduction", arguments.reduction)
+    check_eps(arguments.eps)
+    _check_weight(arguments.weight)
+
+
+def check_eps(eps) -> None:
+    """eps is added to a variance and divides: it must be positive and finite."""
+    if not isinstance(eps, Real):
+        raise TypeError(f"eps must be a float, got {type(eps).__name__}")
+    if not 0.0 < eps < float("inf"):
+        raise ValueError(f"eps={eps} must be positive and finite, such as 1e-7")
+
+
+def _check_weight(weight) -> None:
     if isinstance(weight, Tensor):
         if weight.dim() != 0 or not weight.is_floating_point():
             raise ValueError(
@@ -130,14 +149,6 @@ def check_options(*, norm, weight, terms, reduction, eps) -> None:
         )
     elif not 0.0 <= weight <= 1.0:
         raise ValueError(f"weight={weight} is outside [0, 1]: pass a number between 0 and 1")
-
-
-def check_eps(eps) -> None:
-    """eps is added to a variance and divides: it must be positive and finite."""
-    if not isinstance(eps, Real):
-        raise TypeError(f"eps must be a float, got {type(eps).__name__}")
-    if not 0.0 < eps < float("inf"):
-        raise ValueError(f"eps={eps} must be positive and finite, such as 1e-7")
 
 
 def _check_choice(name: str, value) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from liftplace import _dispatch
+from liftplace._contract import Fitted, LossSum
 
 
 class PlaceFunction(torch.autograd.Function):
@@ -13,23 +14,23 @@ class PlaceFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, student: Tensor, t: Tensor, found: tuple[Tensor, ...], impl: str,
-                scale: int, with_coarse: bool, with_fine: bool) -> Tensor:  # fmt: skip
-        """student: as the caller has it; t: the teacher as (rows, n); found: of the forward.
+    def forward(
+        ctx, student: Tensor, t: Tensor, results: tuple[Tensor, ...], impl: str, loss_sum: LossSum
+    ) -> Tensor:
+        """student: as the caller has it; t: the teacher as (rows, n); results: loss, *fitted.
 
-        `found` is one argument, because a tensor that is an argument itself comes back as a view,
-        which `loss += other` may not change. So it does where a compiler takes tuples apart; what
-        it makes of the copy it merges with whatever comes after.
+        `results` is one argument, because autograd returns a tensor that is itself an argument as
+        a view, and `loss += other` may not change a view. A compiler takes the tuple apart, so
+        there the loss is copied; it merges the copy with whatever comes after.
         """
-        loss, group, coef, terms = found
-        ctx.save_for_backward(student, t, group, coef, terms)
-        ctx.options = (scale, with_coarse, with_fine)
-        ctx.impl = impl
+        loss, *fitted = results
+        ctx.save_for_backward(student, t, *fitted)
+        ctx.impl, ctx.loss_sum = impl, loss_sum
         return loss.clone() if torch.compiler.is_compiling() else loss
 
     @staticmethod
     def backward(ctx, grad_out: Tensor):
-        student, t, *saved = ctx.saved_tensors
+        student, t, *fitted = ctx.saved_tensors
         s = student.reshape(t.shape).contiguous()  # not detached: a double backward must be refused
-        grad = _dispatch.backward(ctx.impl, s, t, *saved, grad_out, *ctx.options)
-        return grad.view(student.shape), *(None,) * 6
+        grad = _dispatch.backward(ctx.impl, s, t, Fitted(*fitted), grad_out, ctx.loss_sum)
+        return grad.view(student.shape), *(None,) * 4

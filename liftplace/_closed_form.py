@@ -10,42 +10,38 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from liftplace._arguments import accumulation_dtype
+from liftplace._contract import (
+    FINE_WEIGHT,
+    MEAN_D,
+    MEAN_S,
+    SLOPE,
+    C,
+    Fitted,
+    K,
+    LossSum,
+    Options,
+    group_number,
+    new_fitted,
+)
 from liftplace._weight import adaptive_weight
-
-# Planes of `coef`, (6, rows, groups). k and c are the coarse term's share of the gradient.
-SLOPE, INTERCEPT, MEAN_S, MEAN_D, K, C = range(6)
-# Entries of `terms`, (4,).
-COARSE, FINE, DEVIATION, WEIGHT = range(4)
 
 # Elements taken at once on a CPU. Fewer, and the overhead of each operation shows; more, and so do
 # the temporaries in peak memory (`python -m benchmarks ops --device cpu`).
 _CPU_BLOCK = 1 << 16
 
 
-def forward(
-    student: Tensor,
-    teacher: Tensor,
-    weight: Tensor | None,
-    fixed: float | None,
-    group_size: int,
-    eps: float,
-    squared: bool,
-    with_coarse: bool,
-    with_fine: bool,
-    scale: int,
-    with_groups: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Fit (rows, n) inputs; return `loss` (0-d), `group`, `coef` (6, rows, groups), `terms` (4,).
+def unsupported_reason(student: Tensor, teacher: Tensor, length: int) -> None:
+    """Nothing: it runs everywhere."""
 
-    weight: 0-d tensor, fixed: a number; neither means adaptive. squared: the l2 norm. `group` is
-    empty for one group a row and where `with_groups` is False. No two of the four share memory, so
-    the loss goes to the caller as it is.
-    """
-    rows, n = student.shape
-    groups = -(-n // group_size)
-    group = student.new_empty(group_shape(rows, n, groups, with_groups), dtype=group_dtype(groups))
-    coef = student.new_empty((6, rows, groups), dtype=accumulation_dtype(student, teacher))
+
+def forward(
+    student: Tensor, teacher: Tensor, fine_weight: Tensor | None, options: Options
+) -> tuple[Tensor, Fitted]:
+    """The loss and what was fitted; see `liftplace._contract`."""
+    n = student.shape[1]
+    group_size, eps, squared = options.group_size, options.eps, options.squared
+    group, coef, stats = fitted = new_fitted(student, teacher, options)
+    groups = coef.shape[2]
     number = torch.arange(n, device=student.device).div_(group_size, rounding_mode="floor")
     number = number.to(group.dtype)
     sums = coef.new_zeros(3)
@@ -55,30 +51,23 @@ def forward(
         if groups > 1:
             order = _order_by_error(d)
             s, d = s.gather(1, order), d.gather(1, order)
-            if with_groups:
+            if group.numel():
                 group[block].scatter_(1, order, number.expand_as(order))
         sums += _fit_sorted(s, d, group_size, eps, squared, coef[:, block])
-    coarse, fine, deviation = sums.div_(max(rows * n, 1)).unbind()  # an empty batch gives 0
-    if weight is not None:
-        w = weight.to(coarse)
-    elif fixed is not None:
-        w = torch.full_like(coarse, fixed)
+    # max: an empty batch gives 0
+    coarse, fine, deviation = sums.div_(max(student.numel(), 1)).unbind()
+    if fine_weight is not None:
+        w = fine_weight.to(coarse)
+    elif options.fixed_weight is not None:
+        w = torch.full_like(coarse, options.fixed_weight)
     else:
         w = adaptive_weight(deviation, 1)
-    loss = total(coarse, fine, w, scale, with_coarse, with_fine)
-    return loss, group, coef, torch.stack([coarse, fine, deviation, w])
+    torch.stack([coarse, fine, deviation, w], out=stats)
+    return options.loss_sum.total(coarse, fine, w), fitted
 
 
 def backward(
-    student: Tensor,
-    teacher: Tensor,
-    group: Tensor,
-    coef: Tensor,
-    terms: Tensor,
-    grad_out: Tensor,
-    scale: int,
-    with_coarse: bool,
-    with_fine: bool,
+    student: Tensor, teacher: Tensor, fitted: Fitted, grad_out: Tensor, loss_sum: LossSum
 ) -> Tensor:
     """d loss / d student, (rows, n) in the student's dtype, from the closed form.
 
@@ -89,13 +78,14 @@ def backward(
     gathered here by what multiplies dd, ds and 1. Kept centred, because folded to s and t it
     cancels, and in d, because k may be 1 / eps and multiplies the rounding of the mean.
     """
-    unit = grad_out.to(coef.dtype) * (scale / max(student.numel(), 1))
+    group, coef, stats = fitted
+    unit = grad_out.to(coef.dtype) * (loss_sum.scale / max(student.numel(), 1))
     b, k, c = coef[SLOPE], coef[K], coef[C]
     of_dd, of_ds, of_one = torch.zeros_like(b), torch.zeros_like(b), torch.zeros_like(b)
-    if with_coarse:
+    if loss_sum.with_coarse:
         of_dd, of_ds, of_one = k, k * (1 - 2 * b), -c
-    if with_fine:
-        pull = 2 * terms[WEIGHT] * b
+    if loss_sum.with_fine:
+        pull = 2 * stats[FINE_WEIGHT] * b
         of_dd, of_ds = of_dd - pull, of_ds + pull * (b - 1)
     mean_s, mean_d = coef[MEAN_S], coef[MEAN_D]
     of_dd, of_ds, of_one = of_dd * unit, of_ds * unit, of_one * unit
@@ -113,27 +103,6 @@ def backward(
 def _of_element(plane: Tensor, index: Tensor | None) -> Tensor:
     """Each element's number out of its group's, (rows, groups); one group a row broadcasts."""
     return plane if index is None else plane.gather(1, index)
-
-
-def total(coarse, fine, w, scale: int, with_coarse: bool, with_fine: bool) -> Tensor:
-    """scale * (coarse + w * fine), the terms that are wanted."""
-    loss = w * fine if with_fine else torch.zeros_like(fine)
-    return (coarse + loss if with_coarse else loss) * scale
-
-
-def group_dtype(groups: int) -> torch.dtype:
-    """Two bytes while they hold a group number (above 32,767 as a bit pattern), else four."""
-    return torch.int16 if groups <= 1 << 16 else torch.int32
-
-
-def group_shape(rows: int, n: int, groups: int, with_groups: bool) -> tuple[int, ...]:
-    """(rows, n), or empty where no element needs to know its group."""
-    return (rows, n) if with_groups and groups > 1 else (0,)
-
-
-def group_number(group: Tensor) -> Tensor:
-    number = group.to(torch.int64)
-    return number & 0xFFFF if group.dtype == torch.int16 else number
 
 
 def _row_blocks(x: Tensor) -> Iterator[slice]:
@@ -163,14 +132,11 @@ def _fit_sorted(s: Tensor, d: Tensor, size: int, eps: float, squared: bool, coef
     rows, n = s.shape
     whole = n // size
     split = whole * size
-    sums = _fit_groups(
-        s[:, :split].view(rows, whole, size), d[:, :split].view(rows, whole, size),
-        eps, squared, coef[:, :, :whole],
-    )  # fmt: skip
+    equal_s, equal_d = (x[:, :split].view(rows, whole, size) for x in (s, d))
+    sums = _fit_groups(equal_s, equal_d, eps, squared, coef[:, :, :whole])
     if split < n:
-        sums += _fit_groups(
-            s[:, None, split:], d[:, None, split:], eps, squared, coef[:, :, whole:]
-        )
+        last_s, last_d = s[:, None, split:], d[:, None, split:]
+        sums += _fit_groups(last_s, last_d, eps, squared, coef[:, :, whole:])
     return sums
 
 

@@ -1,7 +1,6 @@
-"""impl -> implementation: the custom ops, which one `auto` takes, and why one cannot run.
+"""impl -> implementation: which one `auto` takes, why one cannot run, and the custom ops.
 
-An implementation is a module with `forward`, which fits and sums, `backward`, which streams the
-gradient, both as in `_closed_form`, and `why_not`. This is the only importer of
+An implementation is a module that keeps `liftplace._contract`. This is the only importer of
 `liftplace.kernels`, whose `op` modules import Triton or load a library when they first run.
 """
 
@@ -9,10 +8,10 @@ import torch
 from torch import Tensor
 
 from liftplace import _closed_form
-from liftplace._arguments import accumulation_dtype
-from liftplace.kernels import op as _triton
+from liftplace._contract import Fitted, LossSum, Options, new_fitted
 from liftplace.kernels.cpu import op as _native
 from liftplace.kernels.cuda import op as _cuda
+from liftplace.kernels.fused import op as _triton
 
 IMPLEMENTATIONS = ("auto", "triton", "cuda", "native", "torch", "reference")
 _MODULES = {"torch": _closed_form, "triton": _triton, "cuda": _cuda, "native": _native}
@@ -28,9 +27,9 @@ def choose(impl: str, student: Tensor, teacher: Tensor, length: int) -> str:
     if impl == "torch" or student.numel() == 0:  # kernels need not know of an empty batch
         return "torch"
     if impl == "auto":
-        wanted = preferred(student.device.type)
-        return next(name for name in wanted if not _why_not(name, student, teacher, length))
-    reason = _why_not(impl, student, teacher, length)
+        names = preferred(student.device.type)
+        return next(name for name in names if not _reason(name, student, teacher, length))
+    reason = _reason(impl, student, teacher, length)
     if reason:
         raise RuntimeError(f"impl={impl!r} cannot run here: {reason}")
     return impl
@@ -46,46 +45,76 @@ def preferred(device: str) -> tuple[str, ...]:
     return {"cuda": ("triton", "torch"), "cpu": ("native", "torch")}.get(device, ("torch",))
 
 
-def _why_not(name: str, student: Tensor, teacher: Tensor, length: int) -> str | None:
-    return None if name == "torch" else _MODULES[name].why_not(student, teacher, length)
+def _reason(name: str, student: Tensor, teacher: Tensor, length: int) -> str | None:
+    return _MODULES[name].unsupported_reason(student, teacher, length)
 
 
-def forward(impl: str, *args) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """loss, group, coef, terms of `_closed_form.forward`, by the named implementation."""
-    return (forward_ops[impl] if _is_traced(args[0]) else _MODULES[impl].forward)(*args)
+def forward(
+    impl: str, student: Tensor, teacher: Tensor, fine_weight: Tensor | None, options: Options
+) -> tuple[Tensor, Fitted]:
+    """The loss and what was fitted, by the named implementation."""
+    if not _is_traced(student):
+        return _MODULES[impl].forward(student, teacher, fine_weight, options)
+    loss, *fitted = forward_ops[impl](student, teacher, fine_weight, *_flat(options))
+    return loss, Fitted(*fitted)
 
 
-def backward(impl: str, *args) -> Tensor:
-    """The gradient of `_closed_form.backward`, by the named implementation."""
-    student = args[0]
+def backward(
+    impl: str,
+    student: Tensor,
+    teacher: Tensor,
+    fitted: Fitted,
+    grad_out: Tensor,
+    loss_sum: LossSum,
+) -> Tensor:
+    """The gradient, by the named implementation."""
     differentiated = torch.is_grad_enabled() and student.requires_grad  # to be refused by the op
-    traced = differentiated or _is_traced(student)
-    return (backward_ops[impl] if traced else _MODULES[impl].backward)(*args)
+    if not differentiated and not _is_traced(student):
+        return _MODULES[impl].backward(student, teacher, fitted, grad_out, loss_sum)
+    with_coarse, with_fine, scale = loss_sum
+    op = backward_ops[impl]
+    return op(student, teacher, *fitted, grad_out, scale, with_coarse, with_fine)
 
 
 def _is_traced(x: Tensor) -> bool:
-    """Whether only the opaque op will do: a compiler or a fake tensor looks on.
+    """Whether a compiler or a fake tensor traces the call, which needs the opaque op.
 
     Otherwise the plain function saves what the op costs to call.
     """
     return torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
 
 
-def _fake_forward(student, teacher, weight, fixed, group_size, eps, squared, with_coarse,
-                  with_fine, scale, with_groups):  # fmt: skip
-    rows, n = student.shape
-    groups = -(-n // group_size)
-    dtype = accumulation_dtype(student, teacher)
-    shape = _closed_form.group_shape(rows, n, groups, with_groups)
-    return (
-        student.new_empty((), dtype=dtype),
-        student.new_empty(shape, dtype=_closed_form.group_dtype(groups)),
-        student.new_empty((6, rows, groups), dtype=dtype),
-        student.new_empty((4,), dtype=dtype),
-    )
+# A custom op takes no tuple of options, so here they are flat. The names and their order are those
+# of programs that were exported before.
+_FORWARD_SCHEMA = (
+    "(Tensor student, Tensor teacher, Tensor? weight, float? fixed, SymInt group_size, float eps, "
+    "bool squared, bool with_coarse, bool with_fine, SymInt scale, bool with_groups) "
+    "-> (Tensor, Tensor, Tensor, Tensor)"
+)
+_BACKWARD_SCHEMA = (
+    "(Tensor student, Tensor teacher, Tensor group, Tensor coef, Tensor terms, Tensor grad_out, "
+    "SymInt scale, bool with_coarse, bool with_fine) -> Tensor"
+)
 
 
-def _fake_backward(student, teacher, group, coef, terms, grad_out, scale, with_coarse, with_fine):
+def _flat(options: Options) -> tuple:
+    """The options as the forward op takes them."""
+    group_size, eps, squared, fixed_weight, loss_sum, with_groups = options
+    return fixed_weight, group_size, eps, squared, *loss_sum, with_groups
+
+
+def _options(fixed_weight, group_size, eps, squared, *rest) -> Options:
+    """The inverse of `_flat`."""
+    *loss_sum, with_groups = rest
+    return Options(group_size, eps, squared, fixed_weight, LossSum(*loss_sum), with_groups)
+
+
+def _fake_forward(student, teacher, fine_weight, *flat):
+    fitted = new_fitted(student, teacher, _options(*flat))
+    return fitted.coef.new_empty(()), *fitted
+
+
+def _fake_backward(student, *rest):
     return torch.empty_like(student)
 
 
@@ -99,17 +128,22 @@ def _refuse_double_backward(ctx, *grads):
 def _ops(impl: str) -> tuple:
     """The opaque pair `liftplace::<impl>_forward` and `..._backward`."""
 
-    def define(half: str, like):
-        return torch.library.custom_op(
-            f"liftplace::{impl}_{half}",
-            lambda *args: getattr(_MODULES[impl], half)(*args),
-            mutates_args=(),
-            schema=torch.library.infer_schema(like, mutates_args=()),
-        )
+    def run_forward(student, teacher, fine_weight, *flat):
+        options = _options(*flat)
+        loss, fitted = _MODULES[impl].forward(student, teacher, fine_weight, options)
+        return loss, *fitted
 
-    forward_op = define("forward", _closed_form.forward)
+    def run_backward(student, teacher, group, coef, stats, grad_out, scale, *wanted):
+        fitted, loss_sum = Fitted(group, coef, stats), LossSum(*wanted, scale)
+        return _MODULES[impl].backward(student, teacher, fitted, grad_out, loss_sum)
+
+    def define(half: str, function, schema: str):
+        name = f"liftplace::{impl}_{half}"
+        return torch.library.custom_op(name, function, mutates_args=(), schema=schema)
+
+    forward_op = define("forward", run_forward, _FORWARD_SCHEMA)
     forward_op.register_fake(_fake_forward)
-    backward_op = define("backward", _closed_form.backward)
+    backward_op = define("backward", run_backward, _BACKWARD_SCHEMA)
     backward_op.register_fake(_fake_backward)
     backward_op.register_autograd(_refuse_double_backward)
     return forward_op, backward_op

@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 def fine_weight(weight, terms: str, deviation: Tensor, batch: int, process_group=None) -> Tensor:
-    """w as a 0-d constant of deviation's dtype: as given, or adaptive from D = `deviation`.
+    """w as a 0-d constant of deviation's dtype: `weight` itself, or adaptive from D = `deviation`.
 
-    "fine" alone has no coarse term that an adaptive weight could wait for: w is 1 there.
+    With terms="fine" there is no coarse fit to wait for, so the adaptive w is 1.
     """
     if isinstance(weight, Tensor):
         return weight.detach().to(deviation)

@@ -3,9 +3,17 @@
 import torch
 from torch import Tensor
 
-from liftplace import _closed_form, _dispatch, reference
-from liftplace._arguments import Rows, check_eps, check_options, group_length, split_rows
+from liftplace import _dispatch, reference
+from liftplace._arguments import (
+    LossArguments,
+    Rows,
+    check_eps,
+    check_options,
+    group_length,
+    split_rows,
+)
 from liftplace._autograd import PlaceFunction
+from liftplace._contract import INTERCEPT, SLOPE, Fitted, LossSum, Options, group_number
 from liftplace._weight import adaptive_weight
 from liftplace.reference import Fit, LinearFit
 
@@ -35,8 +43,8 @@ def lift_loss(
 
     Arguments, results and errors as in `place_loss`. Source: arXiv 2605.19729, LIFT.
     """
-    return _loss(student, teacher, None, 1, scope, norm, weight, terms, reduction, eps,
-                 process_group, impl, return_fit)  # fmt: skip
+    arguments = LossArguments(scope, norm, weight, terms, reduction, eps, process_group)
+    return _loss(student, teacher, None, 1, arguments, impl, return_fit)
 
 
 def place_loss(
@@ -72,14 +80,14 @@ def place_loss(
         student: (B, C, *spatial), or (B, *) for `scope="sample"`; float32, bfloat16, float16 or
             float64, any strides. An empty batch gives 0.
         teacher: the student's shape and device; its dtype may differ. Must not require grad.
-        group_size: elements a group, at least 2; 16 (the paper's) if `num_groups` is not given.
+        group_size: elements a group, at least 2; 16 (the paper's) without `num_groups`.
         num_groups: instead: equal groups a row. Where it does not divide a row, groups of
             ceil(n / num_groups) elements.
         scope: rows are "channel": one channel of one sample, or "sample": one sample.
         norm: phi of the coarse term, "l1" (absolute value) or "l2" (square).
         weight: w, "adaptive" or a float in [0, 1] or a 0-d tensor (not checked: no host sync).
-        terms: "both", "coarse" or "fine". "fine" alone has no coarse fit to wait for: adaptive
-            w is 1 there.
+        terms: "both", "coarse" or "fine". With "fine" there is no coarse fit to wait for, so the
+            adaptive w is 1.
         reduction: "mean" over elements, or "sum" over a sample's elements, averaged over the batch.
         eps: added to the variance of the student in a group.
         process_group: average the deviation behind w over these ranks, so that a run does not
@@ -97,8 +105,8 @@ def place_loss(
 
     Source: arXiv 2605.19729, PLACE.
     """
-    return _loss(student, teacher, group_size, num_groups, scope, norm, weight, terms, reduction,
-                 eps, process_group, impl, return_fit)  # fmt: skip
+    arguments = LossArguments(scope, norm, weight, terms, reduction, eps, process_group)
+    return _loss(student, teacher, group_size, num_groups, arguments, impl, return_fit)
 
 
 def linear_fit(
@@ -127,70 +135,84 @@ def linear_fit(
     impl = _dispatch.choose(impl, student, teacher, rows.length)
     if impl == "reference":
         with torch.no_grad():
-            return reference.linear_fit(student, teacher, group_size=group_size,
-                                        num_groups=num_groups, scope=scope, eps=eps)  # fmt: skip
+            cut = {"group_size": group_size, "num_groups": num_groups}
+            return reference.linear_fit(student, teacher, **cut, scope=scope, eps=eps)
     s, t = _as_rows(student, rows), _as_rows(teacher, rows)
-    _, group, coef, _ = _dispatch.forward(
-        impl, s, t, None, 0.0, size, float(eps), False, True, True, 1, True
-    )
+    _, fitted = _dispatch.forward(impl, s, t, None, Options(size, float(eps), fixed_weight=0.0))
     if size >= rows.length:
         number = torch.zeros(student.shape, dtype=torch.int64, device=student.device)
     else:
-        number = _closed_form.group_number(group).view(student.shape)
-    return LinearFit(coef[_closed_form.SLOPE], coef[_closed_form.INTERCEPT], number)
+        number = group_number(fitted.group).view(student.shape)
+    return LinearFit(fitted.coef[SLOPE], fitted.coef[INTERCEPT], number)
 
 
-def _loss(student, teacher, group_size, num_groups, scope, norm, weight, terms, reduction, eps,
-          process_group, impl, return_fit):  # fmt: skip
-    rows = split_rows(student, teacher, scope)
+def _loss(
+    student: Tensor,
+    teacher: Tensor,
+    group_size: int | None,
+    num_groups: int | None,
+    arguments: LossArguments,
+    impl: str,
+    return_fit: bool,
+) -> Tensor | tuple[Tensor, Fit]:
+    rows = split_rows(student, teacher, arguments.scope)
     size = group_length(group_size, num_groups, rows.length)
-    check_options(norm=norm, weight=weight, terms=terms, reduction=reduction, eps=eps)
+    check_options(arguments)
     impl = _dispatch.choose(impl, student, teacher, rows.length)
     if impl == "reference":
-        return reference.place_loss(
-            student, teacher, group_size=group_size, num_groups=num_groups, scope=scope, norm=norm,
-            weight=weight, terms=terms, reduction=reduction, eps=eps, process_group=process_group,
-            return_fit=return_fit,
-        )  # fmt: skip
+        loss, fit = reference.fitted_loss(student, teacher, group_size, num_groups, arguments)
+        return (loss, fit) if return_fit else loss
     s, t = _as_rows(student, rows), _as_rows(teacher, rows)
-    w, fixed = _weight(weight, terms, s)
-    wanted = (terms != "fine", terms != "coarse")
-    scale = rows.sample_length if reduction == "sum" else 1
     needs_grad = torch.is_grad_enabled() and student.requires_grad
-    found = _dispatch.forward(
-        impl, s, t, w, fixed, size, float(eps), norm == "l2", *wanted, scale, needs_grad
+    fine_weight, fixed_weight = _fine_weight(arguments, s)
+    options = Options(
+        group_size=size,
+        eps=float(arguments.eps),
+        squared=arguments.norm == "l2",
+        fixed_weight=fixed_weight,
+        loss_sum=_loss_sum(arguments, rows),
+        with_groups=needs_grad,
     )
-    if process_group is not None and w is None and fixed is None:
-        found = _reweigh(found, rows, process_group, scale, wanted)
-    loss = PlaceFunction.apply(student, t, found, impl, scale, *wanted) if needs_grad else found[0]
-    return (loss, _fit(*found[2:])) if return_fit else loss
+    loss, fitted = _dispatch.forward(impl, s, t, fine_weight, options)
+    adaptive = fine_weight is None and fixed_weight is None
+    if adaptive and arguments.process_group is not None:
+        loss, fitted = _reweigh(fitted, rows, arguments.process_group, options.loss_sum)
+    if needs_grad:
+        loss = PlaceFunction.apply(student, t, (loss, *fitted), impl, options.loss_sum)
+    return (loss, _fit(fitted)) if return_fit else loss
 
 
 def _as_rows(x: Tensor, rows: Rows) -> Tensor:
     return x.detach().reshape(rows.count, rows.length).contiguous()
 
 
-def _weight(weight, terms: str, like: Tensor) -> tuple[Tensor | None, float | None]:
+def _loss_sum(arguments: LossArguments, rows: Rows) -> LossSum:
+    terms = arguments.terms
+    scale = rows.sample_length if arguments.reduction == "sum" else 1
+    return LossSum(with_coarse=terms != "fine", with_fine=terms != "coarse", scale=scale)
+
+
+def _fine_weight(arguments: LossArguments, like: Tensor) -> tuple[Tensor | None, float | None]:
     """w as a tensor, as a number, or neither: adaptive."""
+    weight = arguments.weight
     if isinstance(weight, Tensor):
         return weight.detach().to(like.device, torch.float32), None
     if weight == "adaptive":
-        return None, 1.0 if terms == "fine" else None
+        return None, 1.0 if arguments.terms == "fine" else None
     return None, float(weight)
 
 
-def _reweigh(found: tuple, rows: Rows, process_group, scale, wanted) -> tuple:
+def _reweigh(fitted: Fitted, rows: Rows, process_group, loss_sum: LossSum) -> tuple[Tensor, Fitted]:
     """Recompute w and the loss with the deviation averaged over the ranks."""
-    _, group, coef, terms = found
-    coarse, fine, deviation, _ = terms.unbind()
+    coarse, fine, deviation, _ = fitted.stats.unbind()
     w = adaptive_weight(deviation, rows.batch, process_group)
-    loss = _closed_form.total(coarse, fine, w, scale, *wanted)
-    return loss, group, coef, torch.stack([coarse, fine, deviation, w])
+    stats = torch.stack([coarse, fine, deviation, w])
+    return loss_sum.total(coarse, fine, w), Fitted(fitted.group, fitted.coef, stats)
 
 
-def _fit(coef: Tensor, terms: Tensor) -> Fit:
-    """Copies, so that a caller may change them (an all_reduce for a log): the backward reads coef
-    and terms."""
-    coarse, fine, _, w = terms.clone()
-    slope, intercept = coef[_closed_form.SLOPE].clone(), coef[_closed_form.INTERCEPT].clone()
+def _fit(fitted: Fitted) -> Fit:
+    """Copies, so that a caller may change them (an all_reduce for a log): the backward reads what
+    was fitted."""
+    coarse, fine, _, w = fitted.stats.clone()
+    slope, intercept = fitted.coef[SLOPE].clone(), fitted.coef[INTERCEPT].clone()
     return Fit(slope, intercept, coarse, fine, w)

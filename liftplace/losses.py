@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from liftplace._arguments import check_groups, check_options
+from liftplace._arguments import LossArguments, check_groups, check_options
 from liftplace.functional import lift_loss, place_loss
 from liftplace.reference import Fit
 
@@ -28,11 +28,9 @@ class LiftLoss(nn.Module):
         return_fit: bool = False,
     ):
         super().__init__()
-        check_options(norm=norm, weight=weight, terms=terms, reduction=reduction, eps=eps)
-        self.options = {
-            "scope": scope, "norm": norm, "weight": weight, "terms": terms, "reduction": reduction,
-            "eps": eps, "process_group": process_group, "impl": impl, "return_fit": return_fit,
-        }  # fmt: skip
+        arguments = LossArguments(scope, norm, weight, terms, reduction, eps, process_group)
+        check_options(arguments)
+        self.options = {**arguments._asdict(), "impl": impl, "return_fit": return_fit}
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor | tuple[Tensor, Fit]:
         return lift_loss(student, teacher, **self.options)
@@ -62,10 +60,8 @@ class PlaceLoss(LiftLoss):
         impl: str = "auto",
         return_fit: bool = False,
     ):
-        super().__init__(
-            scope=scope, norm=norm, weight=weight, terms=terms, reduction=reduction, eps=eps,
-            process_group=process_group, impl=impl, return_fit=return_fit,
-        )  # fmt: skip
+        arguments = LossArguments(scope, norm, weight, terms, reduction, eps, process_group)
+        super().__init__(**arguments._asdict(), impl=impl, return_fit=return_fit)
         check_groups(group_size, num_groups)
         self.options |= {"group_size": group_size, "num_groups": num_groups}
 

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liftplace._arguments import (
+    LossArguments,
     Rows,
-    accumulation_dtype,
     check_eps,
     check_options,
     group_length,
     split_rows,
 )
+from liftplace._contract import accumulation_dtype
 from liftplace._weight import fine_weight
 
 
@@ -60,10 +61,9 @@ def lift_loss(
     return_fit: bool = False,
 ) -> Tensor | tuple[Tensor, Fit]:
     """LIFT, the paper's linear-fit loss: PLACE with one group a row. See `place_loss`."""
-    return place_loss(
-        student, teacher, num_groups=1, scope=scope, norm=norm, weight=weight, terms=terms,
-        reduction=reduction, eps=eps, process_group=process_group, return_fit=return_fit,
-    )  # fmt: skip
+    arguments = LossArguments(scope, norm, weight, terms, reduction, eps, process_group)
+    loss, fit = fitted_loss(student, teacher, None, 1, arguments)
+    return (loss, fit) if return_fit else loss
 
 
 def place_loss(
@@ -85,14 +85,8 @@ def place_loss(
 
     Arguments, results and errors are those of `liftplace.place_loss`, which differs only in `impl`.
     """
-    rows = split_rows(student, teacher, scope)
-    size = group_length(group_size, num_groups, rows.length)
-    check_options(norm=norm, weight=weight, terms=terms, reduction=reduction, eps=eps)
-    s, t = as_rows(student, teacher, rows)
-    loss, fit = loss_in_order(
-        s, t, order_by_error(s, t, size), rows, size, norm=norm, weight=weight, terms=terms,
-        reduction=reduction, eps=eps, process_group=process_group,
-    )  # fmt: skip
+    arguments = LossArguments(scope, norm, weight, terms, reduction, eps, process_group)
+    loss, fit = fitted_loss(student, teacher, group_size, num_groups, arguments)
     return (loss, fit) if return_fit else loss
 
 
@@ -118,6 +112,21 @@ def linear_fit(
     position = torch.arange(rows.length, device=order.device).expand_as(order)
     group = torch.empty_like(order).scatter_(1, order, position) // size
     return LinearFit(b_less_1 + 1, a, group.view(student.shape))
+
+
+def fitted_loss(
+    student: Tensor,
+    teacher: Tensor,
+    group_size: int | None,
+    num_groups: int | None,
+    arguments: LossArguments,
+) -> tuple[Tensor, Fit]:
+    """The loss and what was fitted, from the arguments of `place_loss`."""
+    rows = split_rows(student, teacher, arguments.scope)
+    size = group_length(group_size, num_groups, rows.length)
+    check_options(arguments)
+    s, t = as_rows(student, teacher, rows)
+    return loss_in_order(s, t, order_by_error(s, t, size), rows, size, arguments)
 
 
 def as_rows(student: Tensor, teacher: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -165,9 +174,11 @@ def fit_groups(s: Tensor, t: Tensor, sizes: Tensor, eps: float) -> tuple[Tensor,
     return b_less_1, mean_d - b_less_1 * mean_s
 
 
-def loss_in_order(s, t, order, rows: Rows, size, *, norm, weight, terms, reduction, eps,
-                  process_group=None) -> tuple[Tensor, Fit]:  # fmt: skip
+def loss_in_order(
+    s: Tensor, t: Tensor, order: Tensor, rows: Rows, size: int, arguments: LossArguments
+) -> tuple[Tensor, Fit]:
     """loss = coarse + w * fine of s, t (rows, n), grouped along `order` (rows, n)."""
+    _, norm, weight, terms, reduction, eps, process_group = arguments
     phi = torch.abs if norm == "l1" else torch.square
     sizes = group_sizes(s, size)
     s, t = cut(s, order, size), cut(t, order, size)

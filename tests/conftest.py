@@ -32,8 +32,8 @@ class _Module(pytest.Module):
         except self.CollectError as error:
             cause = error.__cause__
             name = cause.name if isinstance(cause, ModuleNotFoundError) else "liftplace"
-            ours = name.split(".")[0] in ("benchmarks", "liftplace", "tests")
-            if ours or importlib.util.find_spec("diffusers"):
+            of_project = name.split(".")[0] in ("benchmarks", "liftplace", "tests")
+            if of_project or importlib.util.find_spec("diffusers"):
                 raise
             pytest.skip(f"needs {name}: `pip install liftplace[test]`")
 
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(config, items):
     wrong = [item for item in items if not _can_run(item)]
     config.hook.pytest_deselected(items=wrong)
     items[:] = [item for item in items if _can_run(item)]
-    reason = build.why_not() if torch.cuda.is_available() else None
+    reason = build.unsupported_reason() if torch.cuda.is_available() else None
     for item in items if reason else ():
         if _runs_cuda(item):
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -68,7 +68,7 @@ def _can_run(item) -> bool:
         return False
     if not torch.cuda.is_available():  # where nothing runs, they are at least collected
         return not item.get_closest_marker("gpu") or item.config.option.collectonly
-    runs_triton = impl == "triton" or item.path.parent.name == "kernels"
+    runs_triton = impl == "triton" or item.path.parent.name == "fused"
     return not (device == "cpu" and runs_triton)
 
 

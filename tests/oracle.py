@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from liftplace import reference
-from liftplace._arguments import accumulation_dtype, group_length, split_rows
+from liftplace._arguments import LossArguments, group_length, split_rows
+from liftplace._contract import accumulation_dtype
 
 # Relative to the largest entry: of loss and fit by the accumulation dtype; of the gradient by the
 # student's, to which it is rounded.
@@ -39,18 +40,17 @@ class Expected(NamedTuple):
     grad_error: Tensor
 
 
-def oracle(student: Tensor, teacher: Tensor, *, group_size=None, num_groups=None, scope="channel",
-           norm="l1", weight="adaptive", terms="both", reduction="mean", eps=1e-7):  # fmt: skip
+def oracle(student: Tensor, teacher: Tensor, *, group_size=None, num_groups=None, **options):
     """The reference in float64, sorted on the errors as the inputs' precision has them."""
+    arguments = LossArguments(**options)
+    scope, norm, weight, terms, reduction, eps, _ = arguments
     rows = split_rows(student, teacher, scope)
     size = group_length(group_size, num_groups, rows.length)
     student, teacher = student.detach(), teacher.detach()
     order = reference.order_by_error(*reference.as_rows(student, teacher, rows), size)
     exact = student.double().requires_grad_()
     s, t = reference.as_rows(exact, teacher.double(), rows)
-    loss, fit = reference.loss_in_order(
-        s, t, order, rows, size, norm=norm, weight=weight, terms=terms, reduction=reduction, eps=eps
-    )
+    loss, fit = reference.loss_in_order(s, t, order, rows, size, arguments)
     loss.backward()
     unit = torch.finfo(accumulation_dtype(student, teacher)).eps
     scale = rows.sample_length if reduction == "sum" else 1

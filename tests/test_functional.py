@@ -1,4 +1,4 @@
-"""lift_loss, place_loss and linear_fit against the float64 reference, on inputs that bite."""
+"""lift_loss, place_loss and linear_fit against the float64 reference, on hard inputs."""
 
 import pytest
 import torch
@@ -45,9 +45,11 @@ def test_options(norm, terms, weight, reduction, impl, device):
     assert_matches(place_loss, student, teacher, impl=impl, group_size=8, **options)
 
 
-@pytest.mark.parametrize("groups", [{"group_size": 2}, {"group_size": 3}, {"group_size": 16},
-                                    {"group_size": 41}, {"group_size": 1000}, {"num_groups": 1},
-                                    {"num_groups": 5}, {"num_groups": 41}, {}])  # fmt: skip
+GROUPS = [{"group_size": size} for size in (2, 3, 16, 41, 1000)]
+GROUPS += [{"num_groups": number} for number in (1, 5, 41)]
+
+
+@pytest.mark.parametrize("groups", [*GROUPS, {}])
 def test_groups(groups, impl, device):
     """Ragged last groups (41 is prime), one group, one element a group, the default."""
     student, teacher = pair(2, 2, 41, device=device)
@@ -164,8 +166,8 @@ def test_what_was_fitted_is_the_callers_own(loss_fn, terms, impl, device):
     expected = loss_fn(student.requires_grad_(), teacher, impl=impl, terms=terms)
     (gradient,) = torch.autograd.grad(expected, student)
     loss, fit = loss_fn(student, teacher, impl=impl, terms=terms, return_fit=True)
-    for found in fit:
-        found.zero_()
+    for value in fit:
+        value.zero_()
     assert torch.equal(loss, expected)
     assert torch.equal(torch.autograd.grad(loss, student)[0], gradient)
 
@@ -249,10 +251,10 @@ def test_more_groups_than_signed_int16_holds(device):
     """Group numbers above 32,767 are kept as the bit pattern of two bytes."""
     student, teacher = pair(1, 1, 80_000, device=device)
     expected = reference.linear_fit(student, teacher, group_size=2)
-    assert torch.equal(linear_fit(student, teacher, group_size=2, impl="torch").group,
-                       expected.group)  # fmt: skip
-    assert_matches(place_loss, student, teacher, impl="torch", group_size=2, weight=1.0,
-                   terms="fine")  # fmt: skip
+    actual = linear_fit(student, teacher, group_size=2, impl="torch")
+    assert torch.equal(actual.group, expected.group)
+    options = {"group_size": 2, "weight": 1.0, "terms": "fine"}
+    assert_matches(place_loss, student, teacher, impl="torch", **options)
 
 
 def test_sum_is_the_mean_times_a_sample(impl, device):

@@ -19,11 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 
-def _python(code: str, *, cwd, python=sys.executable, **variables) -> subprocess.CompletedProcess:
+def _python(code: str, *flags: str, cwd, **variables) -> subprocess.CompletedProcess:
     environment = {**os.environ, **variables}
-    return subprocess.run(
-        [python, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, *flags, "-c", code]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def _check(result: subprocess.CompletedProcess) -> str:
@@ -55,10 +54,10 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"liftplace"}
-    for needed in ("liftplace/kernels/place.py", "liftplace/demo/__init__.py"):
+    for needed in ("liftplace/kernels/fused/place.py", "liftplace/demo/__init__.py"):
         assert needed in names
-    assert any(name.startswith("liftplace/demo/teacher/") and name.endswith(".safetensors")
-               for name in names)  # fmt: skip
+    of_teacher = [name for name in names if name.startswith("liftplace/demo/teacher/")]
+    assert any(name.endswith(".safetensors") for name in of_teacher)
     packages = {path.parent for path in (ROOT / "liftplace").rglob("__init__.py")}
     for package in packages:
         assert f"{package.relative_to(ROOT).as_posix()}/__init__.py" in names
@@ -66,18 +65,16 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel):
 
 @pytest.mark.parametrize("where", ["elsewhere", "checkout"])
 def test_wheel_beside_a_package_named_kernels(installed, tmp_path, where):
-    """liftplace.kernels is ours, kernels is theirs, from any working directory.
+    """liftplace.kernels is this project's, kernels is not, from any working directory.
 
     In the checkout Python finds its liftplace folder first, which is not installed there.
     """
-    code = "import kernels, liftplace.kernels.launch as ours; print(kernels.OWNER, ours.__file__)"
+    code = "import kernels; from liftplace.kernels.fused import launch\n"
+    code += "print(kernels.OWNER, launch.__file__)"
     if where == "checkout":
         code = f"import sys; sys.path.insert(0, {str(installed)!r}); " + code
-    python = [sys.executable, "-P"] if where == "checkout" else [sys.executable]
-    result = subprocess.run(
-        [*python, "-c", code], cwd=ROOT if where == "checkout" else tmp_path,
-        env={**os.environ, "PYTHONPATH": str(installed)}, capture_output=True, text=True,
-    )  # fmt: skip
+    flags, cwd = (["-P"], ROOT) if where == "checkout" else ([], tmp_path)
+    result = _python(code, *flags, cwd=cwd, PYTHONPATH=str(installed))
     owner, file = _check(result).strip().rsplit(" ", 1)
     assert owner == "somebody else"
     assert Path(file).is_relative_to(installed)
@@ -85,12 +82,12 @@ def test_wheel_beside_a_package_named_kernels(installed, tmp_path, where):
 
 def test_this_installation_beside_a_package_named_kernels(installed, tmp_path):
     """The installation under test (editable in CI), from the checkout and from elsewhere."""
-    only_theirs = tmp_path / "theirs"
-    (only_theirs / "kernels").mkdir(parents=True)
-    (only_theirs / "kernels" / "__init__.py").write_text("OWNER = 'somebody else'\n")
-    code = "import kernels, liftplace.kernels.launch; print(kernels.OWNER)"
+    other = tmp_path / "other"
+    (other / "kernels").mkdir(parents=True)
+    (other / "kernels" / "__init__.py").write_text("OWNER = 'somebody else'\n")
+    code = "import kernels, liftplace.kernels.fused.launch; print(kernels.OWNER)"
     for folder in (ROOT, tmp_path):
-        assert _check(_python(code, cwd=folder, PYTHONPATH=str(only_theirs))) == "somebody else\n"
+        assert _check(_python(code, cwd=folder, PYTHONPATH=str(other))) == "somebody else\n"
 
 
 @pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler here")
@@ -105,7 +102,7 @@ def test_without_a_compiler_auto_uses_torch(tmp_path):
     """An installation where the compiler fails is complete but for impl="native"."""
     sources, site = tmp_path / "sources", tmp_path / "site"
     built = shutil.ignore_patterns("*.so", "build", ".git", "*.egg-info")
-    shutil.copytree(ROOT, sources, ignore=built)  # what was compiled before must not be found
+    shutil.copytree(ROOT, sources, ignore=built)  # without what was compiled before
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, sources]
     environment = {**os.environ, "CC": "false", "CXX": "false"}
     subprocess.run(command, check=True, capture_output=True, env=environment)
@@ -142,19 +139,16 @@ def test_a_checkout_runs_without_an_installation(tmp_path):
     code = """
 import liftplace, torch
 from importlib import metadata
-import liftplace.kernels.launch, liftplace.kernels.cuda.op, liftplace.kernels.cpu.op
+import liftplace.kernels.fused.launch, liftplace.kernels.cuda.op, liftplace.kernels.cpu.op
 try:
     metadata.version("liftplace")
 except metadata.PackageNotFoundError:
     print(liftplace.__version__)
 x = torch.randn(2, 3, 8, 8, requires_grad=True)
 liftplace.place_loss(x, torch.zeros(2, 3, 8, 8), impl="torch").backward()
-print(liftplace.kernels.launch.__file__)
+print(liftplace.kernels.fused.launch.__file__)
 """
-    result = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=checkout, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(site)},
-    )  # fmt: skip
+    result = _python(code, "-S", cwd=checkout, PYTHONPATH=str(site))
     version, file = _check(result).split()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert version == project["version"] == importlib.metadata.version("liftplace")

@@ -9,7 +9,7 @@ from liftplace import lift_loss, place_loss
 
 from .oracle import assert_matches
 
-# The same cases in every run: CI must not fail on a draw that nobody can see again.
+# The same cases in every run, so that a failure in CI can be repeated.
 COMMON = {
     "deadline": None,
     "derandomize": True,

@@ -32,8 +32,8 @@ def _run_rank(rank: int, file: str, split: tuple[int, int]):
     results = {}
     for impl in ("torch", "reference"):
         leaf = student.clone().requires_grad_()
-        loss, fit = place_loss(leaf, teacher, impl=impl, process_group=dist.group.WORLD,
-                               return_fit=True)  # fmt: skip
+        world = {"process_group": dist.group.WORLD, "return_fit": True}
+        loss, fit = place_loss(leaf, teacher, impl=impl, **world)
         loss.backward()
         # each rank's mean, weighted by its samples
         loss = loss.detach() * len(student) / 6

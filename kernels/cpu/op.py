@@ -1,36 +1,32 @@
-"""impl="native": the two halves of an op as `liftplace._dispatch` calls them, in C++ by ctypes."""
+"""impl="native": the contract of `liftplace._contract` in C++, called through ctypes."""
 
 import ctypes
-from ctypes import c_char_p, c_float, c_int, c_int64, c_void_p
+from ctypes import c_char_p, c_int64
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from liftplace._c_interface import C_DTYPES, argument_types, c_pointer, c_tensor
+from liftplace._contract import Fitted, LossSum, Options, new_fitted
+
 from .sources import digest
 
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # Elements worth a thread of their own: starting one takes as long as some thousands of elements.
 _FORWARD_GRAIN, _BACKWARD_GRAIN = 1 << 14, 1 << 16
-_SIGNATURES = {
-    "liftplace_digest": (c_char_p, []),
-    "liftplace_forward_scratch": (c_int64, 3 * [c_int64] + 2 * [c_int]),
-    "liftplace_forward": (None, [
-        c_void_p, c_int, c_void_p, c_int, c_int64, c_int64, c_int64, c_float, c_int, c_void_p,
-        c_float, c_int, c_int, c_int, c_float, *5 * [c_void_p], c_int,
-    ]),
-    "liftplace_backward_scratch": (c_int64, [c_int64, c_int]),
-    "liftplace_backward": (None, [
-        c_void_p, c_int, c_void_p, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p,
-        c_void_p, c_float, c_int, c_int, c_void_p, c_void_p, c_int,
-    ]),
-}  # fmt: skip
+_SIGNATURES = {  # result and arguments
+    "liftplace_digest": (c_char_p, ""),
+    "liftplace_forward_scratch": (c_int64, "lll ii"),
+    "liftplace_forward": (None, "tt lll fi pfi iif ppppp i"),
+    "liftplace_backward_scratch": (c_int64, "li"),
+    "liftplace_backward": (None, "tt lll pppp fii pp i"),
+}
 _extension = PathFinder.find_spec("_native", [str(Path(__file__).parent)])
 
 
 def open_library(path: str | None) -> tuple[ctypes.CDLL | None, str | None]:
-    """The compiled op at `path`, or None and why not: then `auto` does without it."""
+    """The compiled op at `path`, or None and the reason; then `auto` uses PyTorch."""
     if path is None:
         return None, (
             "its extension was not built, because the installation found no C++ compiler; "
@@ -41,7 +37,7 @@ def open_library(path: str | None) -> tuple[ctypes.CDLL | None, str | None]:
         library = ctypes.CDLL(path)
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
+            function.restype, function.argtypes = result, argument_types(arguments)
     except OSError as error:
         return None, f"its extension does not load ({error}); reinstall liftplace"
     except AttributeError:  # a function that it lacks
@@ -59,7 +55,7 @@ def is_built() -> bool:
     return not_built is None
 
 
-def why_not(student: Tensor, teacher: Tensor, length: int) -> str | None:
+def unsupported_reason(student: Tensor, teacher: Tensor, length: int) -> str | None:
     """Why the C++ op cannot run on rows of `length` elements here; None if it can."""
     if student.device.type != "cpu":
         return f"it runs on a CPU, the tensors are on {student.device}; use impl='auto'"
@@ -75,67 +71,42 @@ def _threads(student: Tensor, grain: int) -> int:
 
 
 def forward(
-    student: Tensor,
-    teacher: Tensor,
-    weight: Tensor | None,
-    fixed: float | None,
-    group_size: int,
-    eps: float,
-    squared: bool,
-    with_coarse: bool,
-    with_fine: bool,
-    scale: int,
-    with_groups: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """loss, group, coef and terms of `liftplace._closed_form.forward`."""
+    student: Tensor, teacher: Tensor, fine_weight: Tensor | None, options: Options
+) -> tuple[Tensor, Fitted]:
+    """The loss and what was fitted; see `liftplace._contract`."""
     rows, n = student.shape
-    groups = -(-n // group_size)
-    with_groups = with_groups and groups > 1
-    group = student.new_empty(
-        (rows, n) if with_groups else 0, dtype=torch.int16 if groups <= 1 << 16 else torch.int32
-    )
-    coef = student.new_empty((6, rows, groups), dtype=torch.float32)
-    loss, terms = coef.new_empty(()), coef.new_empty(4)
-    if weight is not None:
-        weight = weight.to(torch.float32)
-    library, dtype = _library, _DTYPES[student.dtype]
+    group_size, eps, squared, fixed_weight, loss_sum, _ = options
+    group, coef, stats = fitted = new_fitted(student, teacher, options)
+    loss = coef.new_empty(())
+    if fine_weight is not None:
+        fine_weight = fine_weight.to(torch.float32)
     threads = _threads(student, _FORWARD_GRAIN)
-    scratch = student.new_empty(
-        library.liftplace_forward_scratch(rows, n, group_size, dtype, threads),
-        dtype=torch.uint8,
+    dtype = C_DTYPES[student.dtype]
+    scratch = _library.liftplace_forward_scratch(rows, n, group_size, dtype, threads)
+    scratch = student.new_empty(scratch, dtype=torch.uint8)
+    inputs = (*c_tensor(student), *c_tensor(teacher), rows, n, group_size)
+    weight = (c_pointer(fine_weight), fixed_weight or 0.0, fixed_weight is None)
+    outputs = (c_pointer(group if group.numel() else None), *map(c_pointer, (coef, loss, stats)))
+    _library.liftplace_forward(
+        *inputs, eps, squared, *weight, *loss_sum, *outputs, c_pointer(scratch), threads
     )
-    library.liftplace_forward(
-        student.data_ptr(), dtype, teacher.data_ptr(), _DTYPES[teacher.dtype], rows, n, group_size,
-        eps, squared, None if weight is None else weight.data_ptr(), fixed or 0.0, fixed is None,
-        with_coarse, with_fine, scale, group.data_ptr() if with_groups else None, coef.data_ptr(),
-        loss.data_ptr(), terms.data_ptr(), scratch.data_ptr(), threads,
-    )  # fmt: skip
-    return loss, group, coef, terms
+    return loss, fitted
 
 
 def backward(
-    student: Tensor,
-    teacher: Tensor,
-    group: Tensor,
-    coef: Tensor,
-    terms: Tensor,
-    grad_out: Tensor,
-    scale: int,
-    with_coarse: bool,
-    with_fine: bool,
+    student: Tensor, teacher: Tensor, fitted: Fitted, grad_out: Tensor, loss_sum: LossSum
 ) -> Tensor:
-    """The gradient of `liftplace._closed_form.backward`."""
+    """d loss / d student; see `liftplace._contract`."""
     rows, n = student.shape
-    groups = coef.shape[2]
+    groups = fitted.coef.shape[2]
     grad = torch.empty_like(student)
     grad_out = grad_out.to(torch.float32)
-    library, threads = _library, _threads(student, _BACKWARD_GRAIN)
-    scratch = student.new_empty(
-        library.liftplace_backward_scratch(groups, threads), dtype=torch.uint8
-    )
-    library.liftplace_backward(
-        student.data_ptr(), _DTYPES[student.dtype], teacher.data_ptr(), _DTYPES[teacher.dtype],
-        rows, n, groups, group.data_ptr(), coef.data_ptr(), terms.data_ptr(), grad_out.data_ptr(),
-        scale, with_coarse, with_fine, grad.data_ptr(), scratch.data_ptr(), threads,
-    )  # fmt: skip
+    threads = _threads(student, _BACKWARD_GRAIN)
+    scratch = _library.liftplace_backward_scratch(groups, threads)
+    scratch = student.new_empty(scratch, dtype=torch.uint8)
+    inputs = (*c_tensor(student), *c_tensor(teacher), rows, n, groups)
+    saved = map(c_pointer, (*fitted, grad_out))
+    with_coarse, with_fine, scale = loss_sum
+    outputs = map(c_pointer, (grad, scratch))
+    _library.liftplace_backward(*inputs, *saved, scale, with_coarse, with_fine, *outputs, threads)
     return grad

@@ -15,7 +15,7 @@ def digest() -> str | None:
     """
     if not (FOLDER / SOURCE).is_file():
         return None
-    found = hashlib.sha256(" ".join(FLAGS).encode())
+    sha256 = hashlib.sha256(" ".join(FLAGS).encode())
     for path in (FOLDER / SOURCE, *sorted(FOLDER.glob("*.h"))):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+        sha256.update(path.read_bytes())
+    return sha256.hexdigest()[:16]

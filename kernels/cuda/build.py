@@ -93,19 +93,19 @@ def load(arch: int) -> ctypes.CDLL:
     """The library for a device of compute capability `arch`: prebuilt, cached, or built now.
 
     Raises:
-        BuildError: it had to be built and could not be.
+        BuildError: it was not built yet, and the build failed.
     """
     return _load(FOLDER / LIBRARY if is_prebuilt() else _cached(arch), arch)
 
 
-def why_not() -> str | None:
-    """Why there is no library and none can be built, and what to do; None if there can be."""
+def unsupported_reason() -> str | None:
+    """Why there is no library and none can be built, and what to do; None if one can be."""
     if is_prebuilt() or find_nvcc():
         return None
-    wanted = "install the CUDA toolkit or set CUDA_HOME"
+    advice = "install the CUDA toolkit or set CUDA_HOME"
     if (FOLDER / LIBRARY).is_file():
-        return f"{FOLDER / LIBRARY} was built from other sources and there is no nvcc: {wanted}"
-    return f"the kernels are not built and there is no nvcc: {wanted}"
+        return f"{FOLDER / LIBRARY} was built from other sources and there is no nvcc: {advice}"
+    return f"the kernels are not built and there is no nvcc: {advice}"
 
 
 @cache
@@ -141,10 +141,10 @@ def _cached(arch: int) -> Path:
 @cache
 def digest() -> str:
     """Of the sources and the flags."""
-    found = hashlib.sha256(" ".join(_FLAGS).encode())
+    sha256 = hashlib.sha256(" ".join(_FLAGS).encode())
     for name in (*SOURCES, *HEADERS):
-        found.update((FOLDER / name).read_bytes())
-    return found.hexdigest()[:16]
+        sha256.update((FOLDER / name).read_bytes())
+    return sha256.hexdigest()[:16]
 
 
 def _compiler() -> str:
@@ -170,10 +170,10 @@ def _nvcc(arguments: list[str]) -> str:
 
 def _parse_resources(log: str) -> list[Resources]:
     pattern = r"function '(\w+)' for 'sm_(\d+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers"
-    found = re.findall(pattern, log, re.DOTALL)
+    kernels = re.findall(pattern, log, re.DOTALL)
     return [
         Resources(int(arch), _short(name), int(registers), int(spills))
-        for name, arch, spills, registers in found
+        for name, arch, spills, registers in kernels
     ]
 
 

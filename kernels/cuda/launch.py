@@ -5,6 +5,7 @@ as compiled (tests/kernels/cuda/test_build.py), until a timing on a GPU replaces
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 MAX_ROW = (1 << 31) - 1
 """Elements of a row: an index in it is a uint32, a count of them too."""
@@ -34,11 +35,6 @@ class PlaceLaunch:
     blocks: int
     threads: int
     shared: int  # bytes
-
-    @property
-    def wide(self) -> bool:
-        """Whether group numbers take four bytes; else 16 bits hold them."""
-        return self.groups > 1 << 16
 
 
 @dataclass(frozen=True)
@@ -70,9 +66,14 @@ class BackwardLaunch:
 
 
 def place_launch(
-    rows: int, n: int, group_size: int, max_shared: int, *, part_threads: int = 768,
+    rows: int,
+    n: int,
+    group_size: int,
+    max_shared: int,
+    *,
+    part_threads: int = 768,
     row_threads: int = 1024,
-) -> PlaceLaunch:  # fmt: skip
+) -> PlaceLaunch:
     """How PLACE's forward covers (rows, n) in groups of `group_size` < n.
 
     A block holds a row while threads and shared memory last: 16,384 elements from 163 KB on. Few
@@ -81,13 +82,12 @@ def place_launch(
     `max_shared`: bytes a block may have. The thread limits are there for tests.
     """
     groups = ceil_div(n, group_size)
+    launch = partial(PlaceLaunch, rows, n, group_size, groups)
     for items, most in zip(_ROW_ITEMS, (512, 1024, 1024), strict=True):
         threads = _threads(ceil_div(n, items))
         shared = _row_shared(items, threads)
         if threads <= min(most, row_threads) and shared <= max_shared:
-            return PlaceLaunch(
-                rows, n, group_size, groups, items, 1, groups, 0, rows, threads, shared
-            )
+            return launch(items, 1, groups, 0, rows, threads, shared)
     # 12 bytes an element: its bucket and word, and where it stands in the row.
     threads = min(part_threads, (max_shared - _SCRATCH) // (12 * 16) // 32 * 32)
     capacity = 16 * threads
@@ -96,16 +96,12 @@ def place_launch(
     if most_groups == 0:
         threads = min(512, threads)
         shared = _SCRATCH + 4 * 16 * threads
-        return PlaceLaunch(
-            rows, n, group_size, groups, _WIDE, groups, 1, 1, rows * groups, threads, shared
-        )
+        return launch(_WIDE, groups, 1, 1, rows * groups, threads, shared)
     parts = ceil_div(groups, most_groups)
     part_groups = ceil_div(groups, parts)
     parts = ceil_div(groups, part_groups)
-    return PlaceLaunch(
-        rows, n, group_size, groups, _PART, parts, part_groups, slack, rows * parts, threads,
-        _SCRATCH + 12 * capacity,
-    )  # fmt: skip
+    shared = _SCRATCH + 12 * capacity
+    return launch(_PART, parts, part_groups, slack, rows * parts, threads, shared)
 
 
 def lift_launch(n: int, *, most: int = 8192) -> LiftLaunch:

@@ -5,43 +5,33 @@ launch goes to torch's current stream. Nothing waits for the device.
 """
 
 import ctypes
-from ctypes import c_char_p, c_float, c_int, c_int64, c_void_p
+from ctypes import c_char_p
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from liftplace._c_interface import argument_types, c_pointer, c_tensor
+from liftplace._contract import Fitted, LossSum, Options, new_fitted
+
 from . import build
 from .launch import (
     MAX_ROW,
     backward_launch,
-    ceil_div,
     combine_launch,
     lift_launch,
     place_launch,
 )
 
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_TENSOR = (c_void_p, c_int)  # data and dtype
 _SIGNATURES = {
-    "liftplace_place": (
-        *_TENSOR, *_TENSOR, *[c_void_p] * 3, *[c_int64] * 2, *[c_int] * 7, c_float, c_int, c_int,
-        c_int64, c_int, c_int, c_void_p,
-    ),
-    "liftplace_lift": (
-        *_TENSOR, *_TENSOR, *[c_void_p] * 3, *[c_int64] * 3, c_int, c_float, *[c_int] * 3, c_void_p
-    ),
-    "liftplace_combine": (
-        *[c_void_p] * 4, *[c_int64] * 2, c_int, c_float, c_float, *[c_int] * 4, c_void_p
-    ),
-    "liftplace_backward": (
-        *_TENSOR, *_TENSOR, *[c_void_p] * 3, *_TENSOR, c_void_p, *[c_int64] * 5, c_int, c_int,
-        c_float, c_int, c_int, c_int64, c_int, c_int, c_void_p,
-    ),
-}  # fmt: skip
+    "liftplace_place": "tt ppp ll iiiiiii fii lii p",
+    "liftplace_lift": "tt ppp lll i fi ii p",
+    "liftplace_combine": "pppp ll iff ii ii p",
+    "liftplace_backward": "tt ppp t p lllll ii fii lii p",
+}
 
 
-def why_not(student: Tensor, teacher: Tensor, length: int) -> str | None:
+def unsupported_reason(student: Tensor, teacher: Tensor, length: int) -> str | None:
     """Why the kernels cannot run on these tensors, or None. Builds nothing."""
     if torch.float64 in (student.dtype, teacher.dtype):
         return "the CUDA kernels compute in float32, got float64 input; use impl='torch'"
@@ -49,113 +39,96 @@ def why_not(student: Tensor, teacher: Tensor, length: int) -> str | None:
         return f"it needs an NVIDIA GPU, the tensors are on {student.device}; use impl='torch'"
     if length > MAX_ROW:
         return f"rows of {length} elements are longer than {MAX_ROW}; use impl='torch'"
-    return _why_not_on(student.device)
+    return _device_reason(student.device)
 
 
-def _why_not_on(device: torch.device) -> str | None:
+def _device_reason(device: torch.device) -> str | None:
     """Why no kernel can run on this GPU, or None."""
     if torch.compiler.is_compiling():
         return None  # a trace cannot look for files; the op says why when it runs
     if _arch(device) < build.MIN_ARCH:
         return f"it needs compute capability 8.0, the GPU has {_arch(device) / 10}"
-    reason = build.why_not()
+    reason = build.unsupported_reason()
     return f"{reason}, or use impl='triton'" if reason else None
 
 
 def forward(
-    student: Tensor,
-    teacher: Tensor,
-    weight: Tensor | None,
-    fixed: float | None,
-    group_size: int,
-    eps: float,
-    squared: bool,
-    with_coarse: bool,
-    with_fine: bool,
-    scale: int,
-    with_groups: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """loss, group, coef and terms of `liftplace._closed_form.forward`."""
-    rows, n = student.shape
-    coef = student.new_empty((6, rows, ceil_div(n, group_size)), dtype=torch.float32)
-    loss, terms = coef.new_empty(()), coef.new_empty(4)
-    if weight is not None:
-        weight = weight.to(torch.float32)
+    student: Tensor, teacher: Tensor, fine_weight: Tensor | None, options: Options
+) -> tuple[Tensor, Fitted]:
+    """The loss and what was fitted; see `liftplace._contract`."""
+    fitted = new_fitted(student, teacher, options)
+    loss = fitted.coef.new_empty(())
+    if fine_weight is not None:
+        fine_weight = fine_weight.to(torch.float32)
+    fixed_weight, loss_sum = options.fixed_weight, options.loss_sum
+    adaptive = fine_weight is None and fixed_weight is None
     with torch.cuda.device_of(student):
-        if group_size >= n:
-            group = student.new_empty(0, dtype=torch.int16)
-            partial = _lift(student, teacher, coef, eps, squared)
-        else:
-            group, partial = _place(student, teacher, coef, group_size, eps, squared, with_groups)
+        fit = _lift if options.group_size >= student.shape[1] else _place
+        partial = fit(student, teacher, fitted, options)
         launch = combine_launch(partial.shape[0])
-        _call(
-            "liftplace_combine", student.device, partial.data_ptr(), _pointer(weight),
-            loss.data_ptr(), terms.data_ptr(), partial.shape[0], student.numel(),
-            weight is None and fixed is None, fixed or 0.0, scale, with_coarse, with_fine,
-            launch.threads, launch.shared,
-        )  # fmt: skip
-    return loss, group, coef, terms
+        tensors = map(c_pointer, (partial, fine_weight, loss, fitted.stats))
+        sizes = (partial.shape[0], student.numel())
+        weight = (adaptive, fixed_weight or 0.0, loss_sum.scale)
+        wanted = (loss_sum.with_coarse, loss_sum.with_fine)
+        grid = (launch.threads, launch.shared)
+        _call("liftplace_combine", student.device, *tensors, *sizes, *weight, *wanted, *grid)
+    return loss, fitted
 
 
 def backward(
-    student: Tensor,
-    teacher: Tensor,
-    group: Tensor,
-    coef: Tensor,
-    terms: Tensor,
-    grad_out: Tensor,
-    scale: int,
-    with_coarse: bool,
-    with_fine: bool,
+    student: Tensor, teacher: Tensor, fitted: Fitted, grad_out: Tensor, loss_sum: LossSum
 ) -> Tensor:
-    """d loss / d student, (rows, n) in its dtype; the same as `liftplace._closed_form.backward`."""
+    """d loss / d student; see `liftplace._contract`."""
+    group, coef, stats = fitted
     rows, n = student.shape
     groups = coef.shape[2]
     grad = torch.empty_like(student)
     launch = backward_launch(rows, n, groups)
-    numbers = group if groups > 1 else None
     grad_out = grad_out.to(torch.float32)
+    inputs = (*c_tensor(student), *c_tensor(teacher))
+    saved = map(c_pointer, (group if groups > 1 else None, coef, stats))
+    sizes = (rows, n, groups, launch.tiles, launch.tile)
+    layout = (group.dtype == torch.int32, _aligned(student, teacher))
+    wanted = (loss_sum.scale / student.numel(), loss_sum.with_coarse, loss_sum.with_fine)
+    grid = (launch.blocks, launch.threads, launch.shared)
+    arguments = (*inputs, *saved, *c_tensor(grad_out), c_pointer(grad), *sizes, *layout, *wanted)
     with torch.cuda.device_of(student):
-        _call(
-            "liftplace_backward", student.device, *_data(student), *_data(teacher),
-            _pointer(numbers), coef.data_ptr(), terms.data_ptr(), *_data(grad_out),
-            grad.data_ptr(), rows, n, groups, launch.tiles, launch.tile,
-            group.dtype == torch.int32, _aligned(student, teacher), scale / student.numel(),
-            with_coarse, with_fine, launch.blocks, launch.threads, launch.shared,
-        )  # fmt: skip
+        _call("liftplace_backward", student.device, *arguments, *grid)
     return grad
 
 
-def _lift(student, teacher, coef, eps, squared) -> Tensor:
+def _lift(student: Tensor, teacher: Tensor, fitted: Fitted, options: Options) -> Tensor:
     """Fill coef; return the partial sums (blocks, 3)."""
     rows, n = student.shape
     launch = lift_launch(n)
+    coef = fitted.coef
     partial = coef.new_empty((rows, 3))
     moments = coef.new_empty((rows, launch.chunks, 5)) if launch.chunks > 1 else None
-    _call(
-        "liftplace_lift", student.device, *_data(student), *_data(teacher), coef.data_ptr(),
-        partial.data_ptr(), _pointer(moments), rows, n, launch.chunks,
-        _aligned(student, teacher), eps, squared, launch.threads, launch.shared,
-    )  # fmt: skip
+    inputs = (*c_tensor(student), *c_tensor(teacher))
+    outputs = map(c_pointer, (coef, partial, moments))
+    sizes = (rows, n, launch.chunks, _aligned(student, teacher))
+    fit = (options.eps, options.squared)
+    grid = (launch.threads, launch.shared)
+    _call("liftplace_lift", student.device, *inputs, *outputs, *sizes, *fit, *grid)
     return partial
 
 
-def _place(student, teacher, coef, group_size, eps, squared, with_groups) -> tuple[Tensor, Tensor]:
-    """Fill coef; return the group numbers and the partial sums (blocks, 3)."""
+def _place(student: Tensor, teacher: Tensor, fitted: Fitted, options: Options) -> Tensor:
+    """Fill group and coef; return the partial sums (blocks, 3)."""
     rows, n = student.shape
-    launch = place_launch(rows, n, group_size, _max_shared(student.device))
-    group = student.new_empty(
-        (rows, n) if with_groups else (0,), dtype=torch.int32 if launch.wide else torch.int16
-    )
+    launch = place_launch(rows, n, options.group_size, _max_shared(student.device))
+    group, coef = fitted.group, fitted.coef
     partial = coef.new_empty((launch.blocks, 3))
-    _call(
-        "liftplace_place", student.device, *_data(student), *_data(teacher),
-        _pointer(group if with_groups else None), coef.data_ptr(), partial.data_ptr(), rows, n,
-        group_size, launch.groups, launch.parts, launch.part_groups, launch.slack, launch.wide,
-        _aligned(student, teacher), eps, squared, launch.kind, launch.blocks, launch.threads,
-        launch.shared,
-    )  # fmt: skip
-    return group, partial
+    inputs = (*c_tensor(student), *c_tensor(teacher))
+    outputs = map(c_pointer, (group if options.with_groups else None, coef, partial))
+    sizes = (rows, n, options.group_size, launch.groups)
+    parts = (launch.parts, launch.part_groups, launch.slack)
+    layout = (group.dtype == torch.int32, _aligned(student, teacher))
+    fit = (options.eps, options.squared)
+    grid = (launch.kind, launch.blocks, launch.threads, launch.shared)
+    arguments = (*inputs, *outputs, *sizes, *parts, *layout, *fit)
+    _call("liftplace_place", student.device, *arguments, *grid)
+    return partial
 
 
 def _call(name: str, device: torch.device, *arguments) -> None:
@@ -176,7 +149,7 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     """Give the launchers their argument types."""
     library.liftplace_error.restype = c_char_p
     for name, types in _SIGNATURES.items():
-        getattr(library, name).argtypes = types
+        getattr(library, name).argtypes = argument_types(types)
     return library
 
 
@@ -200,11 +173,3 @@ def _aligned(student: Tensor, teacher: Tensor) -> bool:
     """Whether four neighbours of a row can be read at once: rows of whole quads, on 16 bytes."""
     starts = student.data_ptr() | teacher.data_ptr()
     return student.shape[1] % 4 == 0 and starts % 16 == 0
-
-
-def _data(x: Tensor) -> tuple[int, int]:
-    return x.data_ptr(), _DTYPES[x.dtype]
-
-
-def _pointer(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()

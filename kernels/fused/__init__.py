@@ -1,1 +1,1 @@
-"""Fused Triton kernels of LIFT and PLACE; imported as `liftplace.kernels`, one file an idea."""
+"""Fused Triton kernels of LIFT and PLACE, one file an idea."""

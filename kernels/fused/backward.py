@@ -4,6 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
+from liftplace._contract import Fitted, LossSum
+
 from .launch import backward_launch
 from .moments import FP_FUSION
 
@@ -14,7 +16,7 @@ def _backward_kernel(
     teacher_ptr,
     group_ptr,
     coef_ptr,
-    terms_ptr,
+    stats_ptr,
     grad_out_ptr,
     grad_ptr,
     rows,
@@ -64,8 +66,8 @@ def _backward_kernel(
         c = tl.load(coef_ptr, mask=coef_mask, other=0.0)
         grad += k * (dd + (1.0 - 2.0 * slope) * ds) - c
     if WITH_FINE:
-        weight = tl.load(terms_ptr + 3)
-        grad += 2.0 * weight * slope * ((slope - 1.0) * ds - dd)
+        fine_weight = tl.load(stats_ptr + 3)
+        grad += 2.0 * fine_weight * slope * ((slope - 1.0) * ds - dd)
     grad *= tl.load(grad_out_ptr).to(tl.float32) * scale
     tl.store(grad_ptr + offset, grad.to(grad_ptr.dtype.element_ty), mask=mask)
 
@@ -73,42 +75,35 @@ def _backward_kernel(
 def backward(
     student: torch.Tensor,
     teacher: torch.Tensor,
-    group: torch.Tensor | None,
-    coef: torch.Tensor,
-    terms: torch.Tensor,
+    fitted: Fitted,
     grad_out: torch.Tensor,
-    *,
-    scale: float,
-    with_coarse: bool,
-    with_fine: bool,
+    loss_sum: LossSum,
 ) -> torch.Tensor:
-    """Gradient of `combine`'s loss for the student, the closed form of the paper's terms.
+    """Gradient of the loss for the student, the closed form of the paper's terms.
 
         grad_out * scale / M * (k (dd + (1 - 2 b) ds) - c  +  2 w b ((b - 1) ds - dd))
 
-    where ds and dd are s and d = t - s less their group's mean.
-
-    Args:
-        student, teacher: (rows, n), as in the forward.
-        group: (rows, n), int16 bit pattern or int32, or None for one group a row.
-        coef: float32 (6, rows, groups) from the forward.
-        terms: float32 (4,) from `combine`.
-        grad_out: 0-d, floating.
-        scale, with_coarse, with_fine: as given to `combine`.
-
-    Returns:
-        (rows, n) in the student's dtype.
+    where ds and dd are s and d = t - s less their group's mean. Arguments and result are those of
+    `liftplace._contract`; `grad_out` may have any floating dtype.
     """
+    group, coef, stats = fitted
     rows, n = student.shape
     groups = coef.shape[2]
     launch = backward_launch(rows, n)
     grad = torch.empty_like(student)
+    tensors = (student, teacher, group if groups > 1 else grad, coef, stats, grad_out, grad)
+    sizes = (rows, n, groups, rows * groups, launch.blocks)
     with torch.cuda.device_of(student):
         _backward_kernel[(launch.programs,)](
-            student, teacher, grad if group is None else group, coef, terms, grad_out, grad,
-            rows, n, groups, rows * groups, launch.blocks, scale / (rows * n),
-            HAS_GROUPS=group is not None, WITH_COARSE=with_coarse, WITH_FINE=with_fine,
-            ROWS=launch.tile_rows, BLOCK=launch.block,
-            num_warps=launch.warps, enable_fp_fusion=FP_FUSION,
-        )  # fmt: skip
+            *tensors,
+            *sizes,
+            loss_sum.scale / (rows * n),
+            HAS_GROUPS=groups > 1,
+            WITH_COARSE=loss_sum.with_coarse,
+            WITH_FINE=loss_sum.with_fine,
+            ROWS=launch.tile_rows,
+            BLOCK=launch.block,
+            num_warps=launch.warps,
+            enable_fp_fusion=FP_FUSION,
+        )
     return grad

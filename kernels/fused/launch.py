@@ -85,11 +85,6 @@ class PlaceLaunch:
     programs: int  # rows of the partial sums
     sort: SortLaunch | None
 
-    @property
-    def wide(self) -> bool:
-        """Whether group numbers need int32; otherwise int16 holds their 16 bits."""
-        return self.groups > 1 << 16
-
 
 @dataclass(frozen=True)
 class BackwardLaunch:

@@ -8,7 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .backward import backward
+from liftplace._contract import Options, new_group
+
 from .launch import LiftLaunch, lift_launch
 from .moments import (
     FP_FUSION,
@@ -94,7 +95,7 @@ def _lift_merge_kernel(
     row = tl.program_id(0)
     chunk = tl.arange(0, CHUNKS)[None, :]
     mask = chunk < chunks
-    weight = tl.minimum(tl.maximum(n - chunk * BLOCK, 0), BLOCK).to(tl.float32)
+    members = tl.minimum(tl.maximum(n - chunk * BLOCK, 0), BLOCK).to(tl.float32)
     moments_ptr += row.to(tl.int64) * chunks + chunk
     chunk_mean_s = tl.load(moments_ptr, mask=mask, other=0.0)
     moments_ptr += plane
@@ -106,12 +107,12 @@ def _lift_merge_kernel(
     moments_ptr += plane
     chunk_m2_d = tl.load(moments_ptr, mask=mask, other=0.0)
 
-    count = tl.sum(weight, axis=1)
-    mean_s, delta_s = centre(chunk_mean_s, weight, count)
-    mean_d, delta_d = centre(chunk_mean_d, weight, count)
-    m2_s = tl.sum(chunk_m2_s + weight * delta_s * delta_s, axis=1)
-    c_sd = tl.sum(chunk_c_sd + weight * delta_s * delta_d, axis=1)
-    m2_d = tl.sum(chunk_m2_d + weight * delta_d * delta_d, axis=1)
+    count = tl.sum(members, axis=1)
+    mean_s, delta_s = centre(chunk_mean_s, members, count)
+    mean_d, delta_d = centre(chunk_mean_d, members, count)
+    m2_s = tl.sum(chunk_m2_s + members * delta_s * delta_s, axis=1)
+    c_sd = tl.sum(chunk_c_sd + members * delta_s * delta_d, axis=1)
+    m2_d = tl.sum(chunk_m2_d + members * delta_d * delta_d, axis=1)
 
     slope_less_1, a, spread = linear_fit(count, mean_s, mean_d, m2_s, c_sd, eps)
     squares = residual_squares(slope_less_1, m2_s, c_sd, m2_d)
@@ -123,61 +124,43 @@ def _lift_merge_kernel(
 def lift_fwd(
     student: torch.Tensor,
     teacher: torch.Tensor,
-    *,
-    eps: float,
-    squared: bool,
+    options: Options,
     launch: LiftLaunch | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Fit every row of the teacher on the student's row.
 
     Args:
         student, teacher: (rows, n), contiguous; float32, bfloat16 or float16, each its own.
-        eps: added to the variance.
-        squared: phi(z) = z^2 instead of |z|.
-        launch: `lift_launch(rows, n)` unless given.
+        options: its `eps` and `squared` are read.
+        launch: `lift_launch(rows, n)` unless passed.
 
     Returns:
-        coef: float32 (6, rows, 1): slope, intercept, mean_s, mean_d, k, c.
+        group, coef: as in `liftplace._contract.Fitted`; group is empty.
         partial: float32 (programs, 3): sums of coarse, D and fine, for `combine`.
     """
     rows, n = student.shape
     launch = launch or lift_launch(rows, n)
+    group = new_group(student, 1, options.with_groups)
     coef = student.new_empty((6, rows, 1), dtype=torch.float32)
     partial = student.new_empty((launch.programs, 3), dtype=torch.float32)
-    options = {"num_warps": launch.warps, "enable_fp_fusion": FP_FUSION}
+    eps, tile = float(options.eps), {"SQUARED": options.squared, "BLOCK": launch.block}
+    compiled = {"num_warps": launch.warps, "enable_fp_fusion": FP_FUSION}
     with torch.cuda.device_of(student):
         if launch.chunks == 1:
+            tensors = (student, teacher, coef, partial)
             _lift_fwd_kernel[(launch.programs,)](
-                student, teacher, coef, partial, rows, n, float(eps),
-                SQUARED=squared, ROWS=launch.tile_rows, BLOCK=launch.block, **options,
-            )  # fmt: skip
-            return coef, partial
+                *tensors, rows, n, eps, ROWS=launch.tile_rows, **tile, **compiled
+            )
+            return group, coef, partial
         plane = rows * launch.chunks
         moments = student.new_empty((5, rows, launch.chunks), dtype=torch.float32)
+        tensors = (student, teacher, moments)
         _lift_chunks_kernel[(plane,)](
-            student, teacher, moments, n, launch.chunks, plane, BLOCK=launch.block, **options
+            *tensors, n, launch.chunks, plane, BLOCK=launch.block, **compiled
         )
+        tensors, sizes = (moments, coef, partial), (rows, n, launch.chunks, plane)
+        compiled["num_warps"] = 1
         _lift_merge_kernel[(rows,)](
-            moments, coef, partial, rows, n, launch.chunks, plane, float(eps),
-            SQUARED=squared, BLOCK=launch.block, CHUNKS=launch.merge_block,
-            num_warps=1, enable_fp_fusion=FP_FUSION,
-        )  # fmt: skip
-    return coef, partial
-
-
-def lift_bwd(
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    coef: torch.Tensor,
-    terms: torch.Tensor,
-    grad_out: torch.Tensor,
-    *,
-    scale: float,
-    with_coarse: bool,
-    with_fine: bool,
-) -> torch.Tensor:
-    """Gradient of the loss for the student: (rows, n) in the student's dtype; see `backward`."""
-    return backward(
-        student, teacher, None, coef, terms, grad_out,
-        scale=scale, with_coarse=with_coarse, with_fine=with_fine,
-    )  # fmt: skip
+            *tensors, *sizes, eps, CHUNKS=launch.merge_block, **tile, **compiled
+        )
+    return group, coef, partial

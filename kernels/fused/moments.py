@@ -15,29 +15,29 @@ the sort key (t - s) * (t - s) has no sum to contract with."""
 
 
 @triton.jit
-def centre(x, weight, total):
-    """Weighted mean over axis 1, and `x` less the mean.
+def centre(x, members, total):
+    """Mean over axis 1, where each `x` stands for `members` elements, and `x` less the mean.
 
     The mean of the first differences is taken out once more: a constant group then has zero
     variance exactly, however large its value.
     """
-    mean = tl.sum(x * weight, axis=1) / total
+    mean = tl.sum(x * members, axis=1) / total
     centred = x - mean[:, None]
-    rest = tl.sum(centred * weight, axis=1) / total
+    rest = tl.sum(centred * members, axis=1) / total
     return mean + rest, centred - rest[:, None]
 
 
 @triton.jit
 def tile_moments(s, d, mask):
     """Moments of each row of a (groups, elements) tile, and the centred s and d."""
-    weight = mask.to(tl.float32)
-    count = tl.sum(weight, axis=1)
+    members = mask.to(tl.float32)
+    count = tl.sum(members, axis=1)
     total = tl.maximum(count, 1.0)  # a padding group has no elements
-    mean_s, ds = centre(s, weight, total)
-    mean_d, dd = centre(d, weight, total)
-    m2_s = tl.sum(weight * ds * ds, axis=1)
-    c_sd = tl.sum(weight * ds * dd, axis=1)
-    m2_d = tl.sum(weight * dd * dd, axis=1)
+    mean_s, ds = centre(s, members, total)
+    mean_d, dd = centre(d, members, total)
+    m2_s = tl.sum(members * ds * ds, axis=1)
+    c_sd = tl.sum(members * ds * dd, axis=1)
+    m2_d = tl.sum(members * dd * dd, axis=1)
     return count, mean_s, mean_d, m2_s, c_sd, m2_d, ds, dd
 
 
@@ -50,14 +50,14 @@ def merge_moments(
     share = count_b / tl.maximum(total, 1.0)
     delta_s = mean_s_b - mean_s
     delta_d = mean_d_b - mean_d
-    weight = count * share
+    product = count * share
     return (
         total,
         mean_s + delta_s * share,
         mean_d + delta_d * share,
-        m2_s + m2_s_b + delta_s * delta_s * weight,
-        c_sd + c_sd_b + delta_s * delta_d * weight,
-        m2_d + m2_d_b + delta_d * delta_d * weight,
+        m2_s + m2_s_b + delta_s * delta_s * product,
+        c_sd + c_sd_b + delta_s * delta_d * product,
+        m2_d + m2_d_b + delta_d * delta_d * product,
     )
 
 
@@ -123,8 +123,8 @@ def store_sums(partial_ptr, program, count, slope_less_1, a, squares, SQUARED: t
     """Write a program's sums over its groups: coarse, D and fine, not yet divided by M."""
     inside = count > 0.0
     coarse = count * (penalty(slope_less_1, SQUARED) + penalty(a, SQUARED))
-    distance = count * (tl.abs(slope_less_1) + tl.abs(a))
+    deviation = count * (tl.abs(slope_less_1) + tl.abs(a))
     partial_ptr += program.to(tl.int64) * 3
     tl.store(partial_ptr, tl.sum(tl.where(inside, coarse, 0.0), axis=0))
-    tl.store(partial_ptr + 1, tl.sum(tl.where(inside, distance, 0.0), axis=0))
+    tl.store(partial_ptr + 1, tl.sum(tl.where(inside, deviation, 0.0), axis=0))
     tl.store(partial_ptr + 2, tl.sum(tl.where(inside, squares, 0.0), axis=0))

@@ -8,7 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .backward import backward
+from liftplace._contract import Options, new_group
+
 from .launch import PlaceLaunch, place_launch
 from .moments import (
     FP_FUSION,
@@ -130,9 +131,16 @@ def _group_moments_kernel(
 
     if TRIPS == 1:
         s, d, mask = _load_tile(
-            student_ptr, teacher_ptr, order_ptr, group_ptr, group, member,
-            n, group_size, WITH_GROUPS,
-        )  # fmt: skip
+            student_ptr,
+            teacher_ptr,
+            order_ptr,
+            group_ptr,
+            group,
+            member,
+            n,
+            group_size,
+            WITH_GROUPS,
+        )
         count, mean_s, mean_d, slope_less_1, a, spread, squares = _fit_tile(s, d, mask, eps)
     else:
         count = tl.zeros((GROUPS,), tl.float32)
@@ -143,14 +151,20 @@ def _group_moments_kernel(
         m2_d = tl.zeros((GROUPS,), tl.float32)
         for trip in range(TRIPS):
             s, d, mask = _load_tile(
-                student_ptr, teacher_ptr, order_ptr, group_ptr, group, trip * BLOCK + member,
-                n, group_size, WITH_GROUPS,
-            )  # fmt: skip
-            n_b, mean_s_b, mean_d_b, m2_s_b, c_sd_b, m2_d_b, _, _ = tile_moments(s, d, mask)
+                student_ptr,
+                teacher_ptr,
+                order_ptr,
+                group_ptr,
+                group,
+                trip * BLOCK + member,
+                n,
+                group_size,
+                WITH_GROUPS,
+            )
+            n_b, s_b, d_b, ss_b, sd_b, dd_b, _, _ = tile_moments(s, d, mask)
             count, mean_s, mean_d, m2_s, c_sd, m2_d = merge_moments(
-                count, mean_s, mean_d, m2_s, c_sd, m2_d,
-                n_b, mean_s_b, mean_d_b, m2_s_b, c_sd_b, m2_d_b,
-            )  # fmt: skip
+                count, mean_s, mean_d, m2_s, c_sd, m2_d, n_b, s_b, d_b, ss_b, sd_b, dd_b
+            )
         slope_less_1, a, spread = linear_fit(count, mean_s, mean_d, m2_s, c_sd, eps)
         squares = residual_squares(slope_less_1, m2_s, c_sd, m2_d)
     coef_ptr += row * groups + group
@@ -162,73 +176,43 @@ def _group_moments_kernel(
 def place_fwd(
     student: torch.Tensor,
     teacher: torch.Tensor,
-    *,
-    group_size: int,
-    eps: float,
-    squared: bool,
-    with_groups: bool,
+    options: Options,
     launch: PlaceLaunch | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Group every row by ascending squared error and fit the teacher on the student in each group.
 
     Args:
         student, teacher: (rows, n), contiguous; float32, bfloat16 or float16, each its own.
-        group_size: elements a group, 1 <= group_size < n; the last group may be smaller.
-        eps: added to each group's variance.
-        squared: phi(z) = z^2 instead of |z|.
-        with_groups: whether the group numbers are wanted (for the backward).
-        launch: `place_launch(rows, n, group_size)` unless given.
+        options: 1 <= group_size < n; the last group may be smaller. `eps`, `squared` and
+            `with_groups` are read too.
+        launch: `place_launch(rows, n, group_size)` unless passed.
 
     Returns:
-        group: (rows, n), the group of each element; int16 whose 16 bits are the number while a row
-            has at most 65,536 groups (read it with & 0xFFFF), else int32. Empty (0,) when not
-            wanted.
-        coef: float32 (6, rows, groups): slope, intercept, mean_s, mean_d, k, c.
+        group, coef: as in `liftplace._contract.Fitted`.
         partial: float32 (programs, 3): sums of coarse, D and fine, for `combine`.
 
     Raises:
         ValueError: `group_size` or the row length is out of range.
     """
     rows, n = student.shape
+    group_size, eps, with_groups = options.group_size, float(options.eps), options.with_groups
     launch = launch or place_launch(rows, n, group_size)
-    group_dtype = torch.int32 if launch.wide else torch.int16
-    group = student.new_empty((rows, n) if with_groups else (0,), dtype=group_dtype)
-    coef = student.new_empty((6, rows, launch.groups), dtype=torch.float32)
+    groups = launch.groups
+    group = new_group(student, groups, with_groups)
+    coef = student.new_empty((6, rows, groups), dtype=torch.float32)
     partial = student.new_empty((launch.programs, 3), dtype=torch.float32)
-    plane = rows * launch.groups
-    options = {"num_warps": launch.warps, "enable_fp_fusion": FP_FUSION}
+    plane = rows * groups
+    fit = {"SQUARED": options.squared, "WITH_GROUPS": with_groups}
+    tile = {"BLOCK": launch.block, "num_warps": launch.warps, "enable_fp_fusion": FP_FUSION}
     with torch.cuda.device_of(student):
         if launch.sort is None:
-            _place_fwd_kernel[(rows,)](
-                student, teacher, group, coef, partial, n, launch.groups, plane, float(eps),
-                SQUARED=squared, WITH_GROUPS=with_groups, BLOCK=launch.block,
-                LOG_BLOCK=launch.block.bit_length() - 1, GROUP_SIZE=group_size, **options,
-            )  # fmt: skip
+            tensors, sizes = (student, teacher, group, coef, partial), (n, groups, plane)
+            tile |= {"LOG_BLOCK": launch.block.bit_length() - 1, "GROUP_SIZE": group_size}
+            _place_fwd_kernel[(rows,)](*tensors, *sizes, eps, **fit, **tile)
             return group, coef, partial
         order = sort_rows(student, teacher, launch.sort)
-        _group_moments_kernel[(launch.programs,)](
-            student, teacher, order, group, coef, partial, n, launch.groups, group_size, plane,
-            launch.programs // rows, float(eps),
-            SQUARED=squared, WITH_GROUPS=with_groups, GROUPS=launch.tile_groups,
-            BLOCK=launch.block, TRIPS=launch.trips, **options,
-        )  # fmt: skip
+        tensors = (student, teacher, order, group, coef, partial)
+        sizes = (n, groups, group_size, plane, launch.programs // rows)
+        tile |= {"GROUPS": launch.tile_groups, "TRIPS": launch.trips}
+        _group_moments_kernel[(launch.programs,)](*tensors, *sizes, eps, **fit, **tile)
     return group, coef, partial
-
-
-def place_bwd(
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    group: torch.Tensor,
-    coef: torch.Tensor,
-    terms: torch.Tensor,
-    grad_out: torch.Tensor,
-    *,
-    scale: float,
-    with_coarse: bool,
-    with_fine: bool,
-) -> torch.Tensor:
-    """Gradient of the loss for the student: (rows, n) in the student's dtype; see `backward`."""
-    return backward(
-        student, teacher, group, coef, terms, grad_out,
-        scale=scale, with_coarse=with_coarse, with_fine=with_fine,
-    )  # fmt: skip

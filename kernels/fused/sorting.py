@@ -141,18 +141,34 @@ def sort_rows(student: torch.Tensor, teacher: torch.Tensor, launch: SortLaunch) 
     keys = student.new_empty((rows, length), dtype=torch.int64) if launch.rounds else order
     with torch.cuda.device_of(student):
         _sort_chunks_kernel[(rows * launch.chunks,)](
-            student, teacher, keys, n, launch.chunks,
-            CHUNK=launch.chunk, LOG_CHUNK=_log2(launch.chunk), LAST=not launch.rounds,
-            num_warps=launch.warps, enable_fp_fusion=FP_FUSION,
-        )  # fmt: skip
+            student,
+            teacher,
+            keys,
+            n,
+            launch.chunks,
+            CHUNK=launch.chunk,
+            LOG_CHUNK=_log2(launch.chunk),
+            LAST=not launch.rounds,
+            num_warps=launch.warps,
+            enable_fp_fusion=FP_FUSION,
+        )
         for merge in launch.rounds:
             blocks = length // merge.block
             out = order if merge.last else torch.empty_like(keys)
             _merge_runs_kernel[(rows * blocks,)](
-                keys, out, n, length, blocks,
-                RUN=merge.run, LOG_RUN=_log2(merge.run), FAN_IN=merge.fan_in, BLOCK=merge.block,
-                LAST=merge.last, num_warps=merge.warps, enable_fp_fusion=FP_FUSION,
-            )  # fmt: skip
+                keys,
+                out,
+                n,
+                length,
+                blocks,
+                RUN=merge.run,
+                LOG_RUN=_log2(merge.run),
+                FAN_IN=merge.fan_in,
+                BLOCK=merge.block,
+                LAST=merge.last,
+                num_warps=merge.warps,
+                enable_fp_fusion=FP_FUSION,
+            )
             keys = out
     return order
 

@@ -1,6 +1,6 @@
-"""The kernels of a checkout; an installation has `kernels/` itself in this place."""
+"""Device code: `.fused` (Triton), `.cpu` (C++) and `.cuda` (CUDA C++)."""
 
 from pathlib import Path
 
-_FOLDER = Path(__file__).resolve().parents[2] / "kernels"
-__path__ = [str(_FOLDER / "fused"), str(_FOLDER)]  # beside Triton's modules: .cpu and .cuda
+if not Path(__file__).with_name("fused").is_dir():  # a checkout has them in a folder of their own
+    __path__ = [str(Path(__file__).resolve().parents[2] / "kernels")]

@@ -6,7 +6,7 @@ import torch
 from benchmarks import results, sweep
 from benchmarks.__main__ import main
 from benchmarks.cases import Case, inputs
-from liftplace.kernels.launch import lift_launch, place_launch
+from liftplace.kernels.fused.launch import lift_launch, place_launch
 
 
 def test_sweep_writes_rows_and_marks_the_choice(tmp_path, capsys, monkeypatch):

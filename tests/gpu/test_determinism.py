@@ -29,16 +29,16 @@ def test_two_streams_at_once(op, shape, impl):
     """Each stream has its own inputs; nothing that an op allocates may be shared."""
     runs_here(impl)
     inputs = [pair(shape, seed) for seed in (1, 2)]
-    expected = [loss_and_gradient(op, *found, impl) for found in inputs]
+    expected = [loss_and_gradient(op, *tensors, impl) for tensors in inputs]
     streams = [torch.cuda.Stream() for _ in inputs]
     for stream in streams:
         stream.wait_stream(torch.cuda.current_stream())
-    found = [[], []]
+    actual = [[], []]
     for _ in range(20):
-        for stream, (student, teacher), results in zip(streams, inputs, found, strict=True):
+        for stream, (student, teacher), results in zip(streams, inputs, actual, strict=True):
             with torch.cuda.stream(stream):
                 results.append(loss_and_gradient(op, student, teacher, impl))
     torch.cuda.synchronize()
-    for (loss, gradient), results in zip(expected, found, strict=True):
+    for (loss, gradient), results in zip(expected, actual, strict=True):
         for again in results:
             assert torch.equal(loss, again[0]) and torch.equal(gradient, again[1])

@@ -63,7 +63,7 @@ def test_training_with_reduce_overhead(op, impl, monkeypatch):
         return torch.stack(losses)
 
     expected = train(eager, lambda f: f)
-    found = train(compiled, lambda f: torch.compile(f, mode="reduce-overhead", fullgraph=True))
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=0)
-    torch.testing.assert_close(found, expected, rtol=0.03, atol=0)
+    actual = train(compiled, lambda f: torch.compile(f, mode="reduce-overhead", fullgraph=True))
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=0.03, atol=0)
     assert expected[-1] < 0.8 * expected[0]

@@ -1,13 +1,11 @@
-"""Forward, combine and backward of the launchers in one call, and their check against float64."""
+"""Forward and backward of an implementation's `op` module in one call, and the check of both."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from liftplace.kernels.combine import combine
-from liftplace.kernels.lift import lift_bwd, lift_fwd
-from liftplace.kernels.place import place_bwd, place_fwd
+from liftplace._contract import SLOPE, LossSum, Options, group_number
 from tests import oracle as spec
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -15,54 +13,54 @@ RELATIVE = spec.TOLERANCE[torch.float32]
 
 
 class Run(NamedTuple):
-    """What the kernels gave; group is the decoded number, or None for LIFT."""
+    """What an op computed; group is the decoded number, or None for one group a row."""
 
     loss: Tensor
     group: Tensor | None
     coef: Tensor
-    terms: Tensor
+    stats: Tensor
     grad: Tensor
 
 
-def run(student: Tensor, teacher: Tensor, size: int | None = None, *, launch=None, norm="l1",
-        terms="both", weight="adaptive", eps=1e-7, scale=1.0, grad_out=1.0) -> Run:  # fmt: skip
-    """LIFT (no `size`) or PLACE on (rows, n) tensors."""
-    fit = {"eps": eps, "squared": norm == "l2", "launch": launch}
-    wanted = {"scale": scale, "with_coarse": terms != "fine", "with_fine": terms != "coarse"}
-    if size is None:
-        group, (coef, partial) = None, lift_fwd(student, teacher, **fit)
-    else:
-        group, coef, partial = place_fwd(student, teacher, group_size=size, with_groups=True, **fit)
-    given = torch.tensor(weight, device=student.device) if weight != "adaptive" else None
-    fixed = 1.0 if terms == "fine" and given is None else None
-    loss, values = combine(partial, count=student.numel(), weight=given, fixed=fixed, **wanted)
-    grad_out = torch.tensor(grad_out, device=student.device)
-    if size is None:
-        grad = lift_bwd(student, teacher, coef, values, grad_out, **wanted)
-    else:
-        grad = place_bwd(student, teacher, group, coef, values, grad_out, **wanted)
-        group = group.long() & 0xFFFF if group.dtype == torch.int16 else group.long()
-    return Run(loss, group, coef, values, grad)
+def options_of(size: int, *, norm="l1", terms="both", scale=1, **others) -> Options:
+    """The options of a forward by their names in `place_loss`; others as in `Options`."""
+    loss_sum = LossSum(terms != "fine", terms != "coarse", scale)
+    return Options(size, squared=norm == "l2", loss_sum=loss_sum, **others)
 
 
-def assert_agrees(student: Tensor, teacher: Tensor, size: int | None = None, *, launch=None,
-                  grad_out=1.0, **options) -> Run:  # fmt: skip
+def run(op, student: Tensor, teacher: Tensor, size, *, weight, grad_out=1.0, **options) -> Run:
+    """LIFT (no `size`) or PLACE on (rows, n) tensors; `weight`: "adaptive", a number, a tensor."""
+    fine_weight = weight if isinstance(weight, Tensor) else None
+    fixed_weight = weight if isinstance(weight, float) else None
+    if weight == "adaptive" and options.get("terms") == "fine":
+        fixed_weight = 1.0
+    options = options_of(size or student.shape[1], fixed_weight=fixed_weight, **options)
+    loss, fitted = op.forward(student, teacher, fine_weight, options)
+    grad, grad_out = torch.empty(0), torch.tensor(grad_out, device=student.device)
+    if options.with_groups:
+        grad = op.backward(student, teacher, fitted, grad_out, options.loss_sum)
+    group, coef, stats = fitted
+    return Run(loss, group_number(group) if group.numel() else None, coef, stats, grad)
+
+
+def check(actual: Run, student: Tensor, teacher: Tensor, size, *, grad_out=1.0, **options) -> Run:
     """Loss, terms, slopes and gradient agree with the float64 oracle, group numbers exactly."""
-    actual = run(student, teacher, size, launch=launch, grad_out=grad_out, **options)
-    grouping = {"num_groups": 1} if size is None else {"group_size": size}
-    expected = spec.oracle(student[None], teacher[None], **grouping, **options)  # one sample
-    coarse, fine, _, weight = actual.terms
+    if isinstance(options.get("weight"), Tensor):
+        options["weight"] = options["weight"].item()
+    cut = {"num_groups": 1} if size is None else {"group_size": size}
+    expected = spec.oracle(student[None], teacher[None], **cut, **options)  # one sample
+    coarse, fine, _, weight = actual.stats
     close("loss", actual.loss, expected.loss, RELATIVE, expected.loss_error)
     close("coarse", coarse, expected.fit.coarse, RELATIVE, expected.coarse_error)
     close("fine", fine, expected.fit.fine, RELATIVE, expected.fine_error)
     close("weight", weight, expected.fit.weight, RELATIVE, expected.weight_error)
-    close("slope", actual.coef[0], expected.fit.slope, RELATIVE, expected.slope_error)
+    close("slope", actual.coef[SLOPE], expected.fit.slope, RELATIVE, expected.slope_error)
     relative = spec.GRAD_TOLERANCE[student.dtype]
     smallest = 6e-8 if student.dtype == torch.float16 else 0.0  # float16 has no smaller number
     rounding = expected.grad_error[0] * abs(grad_out) + smallest
     assert actual.grad.dtype == student.dtype
     close("gradient", actual.grad, expected.grad[0] * grad_out, relative, rounding)
-    if size is not None:
+    if actual.group is not None:
         assert torch.equal(actual.group, group_numbers(student, teacher, size))
     return actual
 
@@ -86,11 +84,6 @@ def group_numbers(student: Tensor, teacher: Tensor, size: int) -> Tensor:
     order = sorted_order(student, teacher)
     rank = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, rank) // size
-
-
-def few_programs(device: str) -> dict:
-    """Choices for `place_launch`: wide tiles for the interpreter's sake; a GPU keeps its own."""
-    return {"chunk": 1 << 14, "tile": 1 << 17} if device == "cpu" else {}
 
 
 def pair(rows: int, n: int, device: str, dtype=torch.float32, teacher_dtype=None):

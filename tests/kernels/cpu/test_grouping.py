@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from liftplace._contract import Options, group_number
 from liftplace.kernels.cpu import op
 
 from .inputs import KINDS, expected_groups, row
@@ -11,10 +12,8 @@ pytestmark = pytest.mark.skipif(not op.is_built(), reason=str(op.not_built))
 
 
 def groups(student: torch.Tensor, teacher: torch.Tensor, size: int) -> torch.Tensor:
-    _, group, _, _ = op.forward(
-        student, teacher, None, None, size, 1e-7, False, True, True, 1, with_groups=True
-    )
-    return group.long() & 0xFFFF if group.dtype == torch.int16 else group.long()
+    _, fitted = op.forward(student, teacher, None, Options(size))
+    return group_number(fitted.group)
 
 
 @pytest.mark.parametrize("kind", KINDS)

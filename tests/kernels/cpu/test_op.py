@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from liftplace import lift_loss, place_loss
+from liftplace._contract import LossSum, Options
 from liftplace.kernels.cpu import op
 from tests.oracle import assert_matches
 
@@ -26,12 +27,12 @@ def pair(rows: int, n: int, dtype=torch.float32):
 
 
 def both(student, teacher, size, with_groups=True):
-    arguments = (None, None, size, 1e-7, False, True, True, 1, with_groups)
-    loss, group, coef, terms = op.forward(student, teacher, *arguments)
+    options = Options(size, with_groups=with_groups)
+    loss, fitted = op.forward(student, teacher, None, options)
     if not with_groups:
-        return loss, coef, terms
-    grad = op.backward(student, teacher, group, coef, terms, torch.tensor(1.0), 1, True, True)
-    return loss, coef, terms, grad
+        return loss, fitted.coef, fitted.stats
+    grad = op.backward(student, teacher, fitted, torch.tensor(1.0), LossSum())
+    return loss, fitted.coef, fitted.stats, grad
 
 
 @pytest.mark.parametrize("size", [16, 5000])
@@ -50,12 +51,11 @@ def test_group_numbers_that_nobody_reads():
     """The same numbers come out, and no group number is kept."""
     student, teacher = pair(3, 1000)
     *expected, _ = both(student, teacher, 16)
-    found = both(student, teacher, 16, with_groups=False)
-    for one, other in zip(found, expected, strict=True):
+    actual = both(student, teacher, 16, with_groups=False)
+    for one, other in zip(actual, expected, strict=True):
         assert torch.equal(one, other)
-    arguments = (None, None, 16, 1e-7, False, True, True, 1)
-    _, group, *_ = op.forward(student, teacher, *arguments, False)
-    assert group.shape == (0,)
+    _, fitted = op.forward(student, teacher, None, Options(16, with_groups=False))
+    assert fitted.group.shape == (0,)
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"one huge", "overflowing"}))

@@ -1,4 +1,4 @@
-"""nvcc compiles every kernel without a GPU; a build is found again, and a missing one explained."""
+"""nvcc compiles every kernel without a GPU; a build is used again, and a missing one explained."""
 
 import ctypes
 import shutil
@@ -13,11 +13,18 @@ needs_nvcc = pytest.mark.skipif(build.find_nvcc() is None, reason="there is no n
 
 # Threads of the largest launch, by which 65,536 registers of a multiprocessor are shared.
 KERNELS = {
-    "place_row_kernel<4>": 512, "place_row_kernel<8>": 1024, "place_row_kernel<16>": 1024,
-    "place_part_kernel<16>": 768, "place_wide_kernel": 512, "lift_row_kernel": 1024,
-    "lift_chunk_kernel": 256, "lift_merge_kernel": 256, "combine_kernel": 1024,
-    "backward_tile_kernel": 512, "backward_flat_kernel": 256,
-}  # fmt: skip
+    "place_row_kernel<4>": 512,
+    "place_row_kernel<8>": 1024,
+    "place_row_kernel<16>": 1024,
+    "place_part_kernel<16>": 768,
+    "place_wide_kernel": 512,
+    "lift_row_kernel": 1024,
+    "lift_chunk_kernel": 256,
+    "lift_merge_kernel": 256,
+    "combine_kernel": 1024,
+    "backward_tile_kernel": 512,
+    "backward_flat_kernel": 256,
+}
 
 
 @needs_nvcc
@@ -122,7 +129,7 @@ def _forget():
 def test_a_prebuilt_library_of_these_sources_is_used(beside, monkeypatch):
     beside(build.digest())
     monkeypatch.setattr(build, "find_nvcc", lambda: None)
-    assert build.is_prebuilt() and build.why_not() is None
+    assert build.is_prebuilt() and build.unsupported_reason() is None
     assert build.load(90)._name == str(build.FOLDER / build.LIBRARY)
 
 
@@ -130,16 +137,17 @@ def test_a_prebuilt_library_of_these_sources_is_used(beside, monkeypatch):
 def test_a_prebuilt_library_of_other_sources_is_not(digest, beside, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "find_nvcc", lambda: None)
-    assert build.why_not() == (
+    assert build.unsupported_reason() == (
         "the kernels are not built and there is no nvcc: install the CUDA toolkit or set CUDA_HOME"
     )
     beside(digest)
     _forget()
-    assert "was built from other sources and there is no nvcc: install" in build.why_not()
+    reason = build.unsupported_reason()
+    assert "was built from other sources and there is no nvcc: install" in reason
     with pytest.raises(build.BuildError, match="nvcc was not found"):
         build.load(90)
     monkeypatch.setattr(build, "find_nvcc", lambda: "/somewhere/nvcc")
-    assert build.why_not() is None
+    assert build.unsupported_reason() is None
     built = []
     monkeypatch.setattr(build, "build", lambda out, arches: built.append((out, arches)))
     with pytest.raises(OSError):  # nothing was built in truth
@@ -150,7 +158,7 @@ def test_a_prebuilt_library_of_other_sources_is_not(digest, beside, monkeypatch,
 def test_a_library_that_does_not_load_is_not_used(beside, monkeypatch):
     (build.FOLDER / build.LIBRARY).write_text("no library")
     monkeypatch.setattr(build, "find_nvcc", lambda: "/somewhere/nvcc")
-    assert not build.is_prebuilt() and build.why_not() is None
+    assert not build.is_prebuilt() and build.unsupported_reason() is None
 
 
 def test_an_edited_source_is_other_sources(beside):

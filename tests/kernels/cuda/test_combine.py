@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from .harness import assert_agrees, pair, run
+from tests.kernels.harness import pair
+
+from .harness import assert_agrees, run
 
 
 @pytest.mark.parametrize("size", [None, 16])
@@ -14,7 +16,7 @@ def test_weight_and_scale(size, weight, scale, device):
         weight = weight.to(device)
     student, teacher = pair(3, 97, device)
     actual = assert_agrees(student, teacher, size, weight=weight)
-    coarse, fine, deviation, w = actual.terms
+    coarse, fine, deviation, w = actual.stats
     if weight == "adaptive":
         torch.testing.assert_close(w, 1 - deviation.clamp(max=1))
     else:
@@ -30,4 +32,4 @@ def test_more_rows_than_threads(device):
 
 def test_a_far_student_has_weight_0(device):
     student, teacher = pair(2, 97, device)
-    assert run(student, 100 + 5 * teacher, 16).terms[3] == 0
+    assert run(student, 100 + 5 * teacher, 16).stats[3] == 0

@@ -35,9 +35,9 @@ def wrong(tmp_path_factory):
         pytest.skip("there is no g++ here")
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "wrong.cpp").write_text(WRONG)
-    command = ["g++", "-std=c++17", "-shared", "-fPIC", f"-I{EMULATION}", folder / "wrong.cpp",
-               EMULATION / "emulation.cpp", "-o", folder / "wrong.so"]  # fmt: skip
-    subprocess.run(command, check=True)
+    command = ["g++", "-std=c++17", "-shared", "-fPIC", f"-I{EMULATION}"]
+    sources = [folder / "wrong.cpp", EMULATION / "emulation.cpp"]
+    subprocess.run([*command, *sources, "-o", folder / "wrong.so"], check=True)
     return ctypes.CDLL(str(folder / "wrong.so"))
 
 
@@ -51,13 +51,14 @@ def test_barriers_that_not_all_threads_reach(wrong, capfd):
 def test_launches_that_no_gpu_takes(wrong):
     assert wrong.run(2, 1056, 0) == INVALID_CONFIGURATION
     assert wrong.run(2, 64, 48 * 1024) == 0
-    assert wrong.run(2, 64, 48 * 1024 + 4) == INVALID_VALUE  # nobody asked for more
+    assert wrong.run(2, 64, 48 * 1024 + 4) == INVALID_VALUE  # more was not asked for
 
 
 PROGRAM = """
 import ctypes, sys
 import pytest, torch
-from tests.kernels.cuda.harness import assert_agrees, emulated, pair
+from tests.kernels.harness import pair
+from tests.kernels.cuda.harness import assert_agrees, emulated
 from tests.kernels.cuda.test_rank import errors
 library = ctypes.CDLL(sys.argv[1])
 torch.manual_seed(0)
@@ -81,12 +82,11 @@ def test_under_the_address_and_undefined_behaviour_sanitizers(tmp_path):
     flags = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     library = compile_emulation(tmp_path / "kernels.so", *flags)
     runtimes = [
-        subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True)
-        .stdout.strip()
+        subprocess.check_output(["g++", f"-print-file-name={name}"], text=True)
         for name in ("libasan.so", "libubsan.so")
-    ]  # fmt: skip
+    ]
     environment = os.environ | {
-        "LD_PRELOAD": ":".join(runtimes),
+        "LD_PRELOAD": ":".join(name.strip() for name in runtimes),
         "ASAN_OPTIONS": "detect_leaks=0",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path]),
     }

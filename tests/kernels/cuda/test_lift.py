@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from .harness import DTYPES, assert_agrees, pair, run
+from tests.kernels.harness import DTYPES, pair
+
+from .harness import assert_agrees, run
 
 
 @pytest.mark.parametrize(

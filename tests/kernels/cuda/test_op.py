@@ -12,28 +12,34 @@ import pytest
 import torch
 
 from liftplace import _closed_form, lift_loss, place_loss
+from liftplace._contract import LossSum, Options
 from liftplace.kernels.cuda import build, op
 from liftplace.kernels.cuda.launch import LiftLaunch, place_launch
+from tests.kernels.harness import pair
 
-from .harness import SM_80, assert_agrees, emulated, pair, run
+from .harness import SM_80, assert_agrees, emulated, run
 from .test_rank import errors
 
 
 @pytest.mark.parametrize("n, size", [(97, 16), (97, 97), (97, 500), (70_000, 1)])
 @pytest.mark.parametrize("with_groups", [True, False])
 def test_outputs_are_those_of_the_closed_form(n, size, with_groups, device):
-    arguments = (*pair(2, n, device), None, 0.5, size, 1e-7, False, True, True, 97, with_groups)
-    actual, expected = op.forward(*arguments), _closed_form.forward(*arguments)
-    for one, other in zip(actual, expected, strict=True):
+    loss_sum = LossSum(scale=97)
+    options = Options(size, fixed_weight=0.5, loss_sum=loss_sum, with_groups=with_groups)
+    arguments = (*pair(2, n, device), None, options)
+    (loss, actual), (expected_loss, expected) = (
+        implementation.forward(*arguments) for implementation in (op, _closed_form)
+    )
+    for one, other in zip((loss, *actual), (expected_loss, *expected), strict=True):
         assert (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
-    assert torch.equal(actual[1], expected[1])
-    for one in (0, 3):  # loss and terms
-        torch.testing.assert_close(actual[one], expected[one], rtol=1e-5, atol=1e-6)
+    assert torch.equal(actual.group, expected.group)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual.stats, expected.stats, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [{"threads": 2048}, {"shared": 1 << 20}], ids=str)
 def test_a_failed_launch_is_an_error(bad, device, monkeypatch):
-    """And the next one runs: the error of a launch is not found again at another.
+    """And the next one runs: the error of one launch is not reported by another.
 
     More threads than a block may have are an invalid configuration (9), more shared memory an
     invalid value (1). Which of its limits a driver looks at first is not documented: a kernel's own
@@ -63,18 +69,18 @@ def test_host_threads_do_not_lower_each_others_shared_memory():
     expected = [run(*tensors, 16).grad for tensors in inputs]
 
     def train(number):
-        found = [run(*inputs[number], 16).grad for _ in range(500)]
-        return all(torch.equal(grad, expected[number]) for grad in found)
+        grads = [run(*inputs[number], 16).grad for _ in range(500)]
+        return all(torch.equal(grad, expected[number]) for grad in grads)
 
     with ThreadPoolExecutor() as pool:
         assert all(pool.map(train, (0, 1, 0, 1)))
 
 
-def test_why_not():
+def test_unsupported_reason():
     x = torch.zeros(2, 32)
-    assert "float64" in op.why_not(x.double(), x, 32)
-    assert "float64" in op.why_not(x, x.double(), 32)
-    assert "tensors are on cpu" in op.why_not(x, x, 32)
+    assert "float64" in op.unsupported_reason(x.double(), x, 32)
+    assert "float64" in op.unsupported_reason(x, x.double(), 32)
+    assert "tensors are on cpu" in op.unsupported_reason(x, x, 32)
 
 
 @pytest.mark.parametrize("loss_fn", [lift_loss, place_loss])
@@ -82,7 +88,7 @@ def test_compiles_in_one_graph(loss_fn, device, monkeypatch):
     """Also what asks whether the kernels can run, which looks for files when nothing compiles."""
     if device == "cpu":  # emulated
         monkeypatch.setattr(op, "_arch", lambda device: build.MIN_ARCH)
-        monkeypatch.setattr(op, "why_not", lambda s, t, length: op._why_not_on(s.device))
+        monkeypatch.setattr(op, "unsupported_reason", lambda s, *_: op._device_reason(s.device))
         monkeypatch.setattr(build, "is_prebuilt", lambda: True)
     student, teacher = (x.view(2, 3, 10, 10).requires_grad_() for x in pair(6, 100, device))
 
@@ -98,12 +104,12 @@ def test_compiles_in_one_graph(loss_fn, device, monkeypatch):
 
 
 @pytest.mark.gpu
-def test_why_not_on_a_gpu(monkeypatch):
+def test_unsupported_reason_on_a_gpu(monkeypatch):
     x = torch.zeros(2, 32, device="cuda")
-    assert op.why_not(x, x, 32) is None
-    assert "longer than" in op.why_not(x, x, 1 << 31)
-    monkeypatch.setattr(build, "why_not", lambda: "there is no nvcc")
-    assert op.why_not(x, x, 32) == "there is no nvcc, or use impl='triton'"
+    assert op.unsupported_reason(x, x, 32) is None
+    assert "longer than" in op.unsupported_reason(x, x, 1 << 31)
+    monkeypatch.setattr(build, "unsupported_reason", lambda: "there is no nvcc")
+    assert op.unsupported_reason(x, x, 32) == "there is no nvcc, or use impl='triton'"
 
 
 @pytest.mark.gpu
@@ -119,7 +125,8 @@ def test_a_hundred_runs_give_the_same_bits(kind, rows, n):
 
 SANITIZED = """
 import torch
-from tests.kernels.cuda.harness import pair, run
+from tests.kernels.harness import pair
+from tests.kernels.cuda.harness import run
 for dtype in (torch.float32, torch.bfloat16):
     for n, size in ((97, 16), (4096, 16), (16_384, 16), (20_000, 16), (17_000, 15_000)):
         run(*pair(2, n, "cuda", dtype), size)
@@ -132,7 +139,7 @@ torch.cuda.synchronize()
 @pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="no compute-sanitizer")
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
 def test_compute_sanitizer(tool):
-    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9",
-               "--kernel-regex", "kns=liftplace", sys.executable, "-c", SANITIZED]  # fmt: skip
+    options = ["--tool", tool, "--error-exitcode", "9", "--kernel-regex", "kns=liftplace"]
+    command = ["compute-sanitizer", *options, sys.executable, "-c", SANITIZED]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]

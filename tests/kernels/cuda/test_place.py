@@ -3,17 +3,16 @@
 import pytest
 import torch
 
-from .harness import DTYPES, assert_agrees, group_numbers, pair, run
+from tests.kernels.harness import DTYPES, group_numbers, pair
+
+from .harness import assert_agrees, run
+
+SIZES = [(1, 3, 2), (2, 5, 4), (3, 7, 3), (3, 64, 16), (2, 97, 16), (2, 256, 16), (1, 1031, 2)]
+SIZES += [(2, 1024, 16), (1, 2048, 1024), (2, 2049, 100), (1, 4096, 256), (1, 8192, 16)]
+SIZES += [(1, 9001, 3), (1, 16_384, 16)]
 
 
-@pytest.mark.parametrize(
-    "rows, n, size",
-    [
-        (1, 3, 2), (2, 5, 4), (3, 7, 3), (3, 64, 16), (2, 97, 16), (2, 256, 16),
-        (1, 1031, 2), (2, 1024, 16), (1, 2048, 1024), (2, 2049, 100), (1, 4096, 256),
-        (1, 8192, 16), (1, 9001, 3), (1, 16_384, 16),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("rows, n, size", SIZES)
 def test_sizes(rows, n, size, device):
     assert_agrees(*pair(rows, n, device), size)
 
@@ -74,7 +73,7 @@ def test_a_bad_number_gives_no_quiet_loss(which, bad, n, device):
 def test_rows_of_nothing_but_nan(device):
     student, teacher = pair(2, 300, device)
     actual = run(student * float("nan"), teacher, 16)
-    assert actual.loss.isnan() and actual.terms.isnan().all()
+    assert actual.loss.isnan() and actual.stats.isnan().all()
     assert torch.equal(actual.group[0].cpu(), torch.arange(300) // 16)
 
 
@@ -88,7 +87,7 @@ def test_groups_of_one_element(n, device):
     intercepts = actual.coef[1].gather(1, actual.group)  # back in the row's order
     torch.testing.assert_close(intercepts, teacher, rtol=1e-6, atol=1e-6)
     expected = 1 + teacher.abs().double().mean()
-    torch.testing.assert_close(actual.terms[0].double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(actual.stats[0].double(), expected, rtol=1e-6, atol=0)
 
 
 def test_without_group_numbers(device):
@@ -96,7 +95,7 @@ def test_without_group_numbers(device):
     without, full = run(student, teacher, 16, with_groups=False), run(student, teacher, 16)
     assert without.group is None
     assert torch.equal(without.coef, full.coef)
-    assert torch.equal(without.loss, full.loss) and torch.equal(without.terms, full.terms)
+    assert torch.equal(without.loss, full.loss) and torch.equal(without.stats, full.stats)
 
 
 @pytest.mark.gpu

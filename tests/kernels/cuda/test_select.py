@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from .harness import assert_agrees, emulated, group_numbers, pair, run
+from tests.kernels.harness import group_numbers, pair
+
+from .harness import assert_agrees, emulated, run
 from .test_rank import errors
 
 SMALL = {"row_threads": 32, "part_threads": 32}  # 512 elements a block, 21 of slack
@@ -68,11 +70,11 @@ def test_numbers_of_more_than_65536_groups(device):
     assert actual.group.max() == 65_600
 
 
+REAL = [(48, 65_536, 16), (48, 65_536, 256), (3, 100_003, 100)]
+REAL += [(1, 1_048_576, 15), (2, 1_048_576, 400_000)]
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    "rows, n, size",
-    [(48, 65_536, 16), (48, 65_536, 256), (3, 100_003, 100), (1, 1_048_576, 15),
-     (2, 1_048_576, 400_000)],
-)  # fmt: skip
+@pytest.mark.parametrize("rows, n, size", REAL)
 def test_real_sizes(rows, n, size):
     assert_agrees(*pair(rows, n, "cuda"), size)

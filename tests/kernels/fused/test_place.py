@@ -3,22 +3,24 @@
 import pytest
 import torch
 
-from liftplace.kernels.launch import place_launch
-from liftplace.kernels.place import place_fwd
+from liftplace._contract import Options
+from liftplace.kernels.fused.launch import place_launch
+from liftplace.kernels.fused.place import place_fwd
+from tests.kernels.harness import DTYPES, group_numbers, pair
 
-from .harness import DTYPES, assert_agrees, few_programs, group_numbers, pair, run
+from .harness import assert_agrees, few_programs, run
 
 # One launch; one chunk and tiles; several rounds and groups wider than a tile.
 SMALL = {"max_block": 16, "chunk": 32, "fan_in": 4, "tile": 128, "max_tile": 64}
 
 
-@pytest.mark.parametrize(
-    "rows, n, size",
-    [
-        (1, 3, 2), (2, 5, 4), (3, 64, 16), (2, 97, 16), (1, 1031, 2), (2, 1024, 16),
-        (1, 2048, 1024), (2, 300, 128), (1, 1500, 16),
-    ],
-)  # fmt: skip
+ONE_LAUNCH = [(1, 3, 2), (2, 5, 4), (3, 64, 16), (2, 97, 16), (1, 1031, 2), (2, 1024, 16)]
+ONE_LAUNCH += [(1, 2048, 1024), (2, 300, 128), (1, 1500, 16)]
+REAL = [(256, 1024, 16), (288, 4096, 16), (256, 16_384, 16), (48, 65_536, 16), (5, 9001, 100)]
+REAL += [(1, 1_048_576, 15), (2, 1_048_576, 400_000)]
+
+
+@pytest.mark.parametrize("rows, n, size", ONE_LAUNCH)
 def test_one_launch(rows, n, size, device):
     assert place_launch(rows, n, size).sort is None
     assert_agrees(*pair(rows, n, device), size)
@@ -45,11 +47,11 @@ def test_long_rows(rows, n, size, device):
     assert_agrees(*pair(rows, n, device), size, launch=launch)
 
 
-@pytest.mark.parametrize("n, wide", [(33_000, False), (65_600, True)])
-def test_group_numbers_past_fifteen_and_sixteen_bits(n, wide, device):
+@pytest.mark.parametrize("n, dtype", [(33_000, torch.int16), (65_600, torch.int32)])
+def test_group_numbers_past_fifteen_and_sixteen_bits(n, dtype, device):
     launch = place_launch(1, n, 1, **few_programs(device))
-    assert launch.wide == wide
     student, teacher = pair(1, n, device)
+    assert place_fwd(student, teacher, Options(1), launch)[0].dtype == dtype
     actual = run(student, teacher, 1, launch=launch)
     assert torch.equal(actual.group, group_numbers(student, teacher, 1))
 
@@ -59,10 +61,8 @@ def test_group_numbers_past_fifteen_and_sixteen_bits(n, wide, device):
 @pytest.mark.parametrize("terms, weight", [("both", 0.25), ("coarse", "adaptive"), ("fine", 0.5)])
 def test_options(norm, terms, weight, general, device):
     launch = place_launch(2, 100, 16, **SMALL) if general else None
-    assert_agrees(
-        *pair(2, 100, device), 16, launch=launch, norm=norm, terms=terms, weight=weight,
-        eps=1e-4, grad_out=-3.0,
-    )  # fmt: skip
+    options = {"norm": norm, "terms": terms, "weight": weight, "eps": 1e-4, "grad_out": -3.0}
+    assert_agrees(*pair(2, 100, device), 16, launch=launch, **options)
 
 
 @pytest.mark.parametrize("student_dtype", DTYPES)
@@ -97,7 +97,7 @@ def test_groups_of_one_element(launch_options, device):
     assert torch.equal(actual.coef[0], torch.zeros_like(actual.coef[0]))
     assert torch.equal(actual.grad, torch.zeros_like(actual.grad))
     expected = 1 + (100 * teacher).abs().double().mean()
-    torch.testing.assert_close(actual.terms[0].double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(actual.stats[0].double(), expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("size", [16, 10])
@@ -131,9 +131,8 @@ def test_two_runs_give_the_same_bits(size, device):
 @pytest.mark.parametrize("size", [16, 10])
 def test_without_group_numbers(size, device):
     student, teacher = pair(2, 97, device)
-    options = {"group_size": size, "eps": 1e-7, "squared": False}
-    group, coef, partial = place_fwd(student, teacher, with_groups=False, **options)
-    _, with_coef, with_partial = place_fwd(student, teacher, with_groups=True, **options)
+    group, coef, partial = place_fwd(student, teacher, Options(size, with_groups=False))
+    _, with_coef, with_partial = place_fwd(student, teacher, Options(size))
     assert group.shape == (0,)
     assert torch.equal(coef, with_coef)
     assert torch.equal(partial, with_partial)
@@ -143,14 +142,10 @@ def test_without_group_numbers(size, device):
 def test_a_group_size_out_of_range(size, device):
     student, teacher = pair(2, 97, device)
     with pytest.raises(ValueError, match=f"got {size}"):
-        place_fwd(student, teacher, group_size=size, eps=1e-7, squared=False, with_groups=True)
+        place_fwd(student, teacher, Options(size))
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    "rows, n, size",
-    [(256, 1024, 16), (288, 4096, 16), (256, 16_384, 16), (48, 65_536, 16), (1, 1_048_576, 15),
-     (2, 1_048_576, 400_000), (5, 9001, 100)],
-)  # fmt: skip
+@pytest.mark.parametrize("rows, n, size", REAL)
 def test_real_launches(rows, n, size):
     assert_agrees(*pair(rows, n, "cuda"), size)

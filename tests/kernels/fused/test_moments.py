@@ -5,7 +5,7 @@ import torch
 import triton
 import triton.language as tl
 
-from liftplace.kernels.moments import FP_FUSION, merge_moments, tile_moments
+from liftplace.kernels.fused.moments import FP_FUSION, merge_moments, tile_moments
 
 
 @triton.jit

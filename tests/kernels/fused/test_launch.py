@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liftplace.kernels.launch import (
+from liftplace.kernels.fused.launch import (
     MAX_ROW,
     backward_launch,
     combine_launch,
@@ -42,7 +42,6 @@ def test_place_covers_every_element(rows, n, data):
     size = data.draw(st.one_of(st.integers(1, n - 1), st.integers(1, min(n - 1, 40))))
     launch = place_launch(rows, n, size)
     assert (launch.groups - 1) * size < n <= launch.groups * size
-    assert launch.wide == (launch.groups > 65_536)
     assert _is_power_of_two(launch.warps)
     if launch.sort is None:
         assert n <= launch.block <= 2048

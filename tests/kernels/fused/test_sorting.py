@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from liftplace.kernels.launch import place_launch
-from liftplace.kernels.sorting import sort_rows
+from liftplace.kernels.fused.launch import place_launch
+from liftplace.kernels.fused.sorting import sort_rows
+from tests.kernels.harness import DTYPES, pair, sorted_order
 
-from .harness import DTYPES, few_programs, pair, sorted_order
+from .harness import few_programs
 
 # Small chunks and fan-ins, so that a short row passes through several rounds.
 ROUNDS = {
@@ -44,9 +45,7 @@ def _inputs(kind: str, rows: int, n: int, device: str):
     return student, teacher
 
 
-KINDS = [
-    "noise", "all equal", "half tied", "few values", "heavy tails", "underflow", "not finite",
-]  # fmt: skip
+KINDS = ["noise", "all equal", "half tied", "few values", "heavy tails", "underflow", "not finite"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
