@@ -1,9 +1,9 @@
-"""What goes wrong and is told in a line."""
+"""The errors of this package."""
 
 
 class UsageError(ValueError):
-    """Bad input from the user: says what was given, why it does not do, and what to do. The command
-    line turns it into a single line and exit code 2."""
+    """Bad input from the user. The message shows the value, says what is wrong and what to do. The
+    command line prints it in one line and ends with exit code 2."""
 
 
 class NonFiniteError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Scores of samples while a model trains, and the best model so far."""
+"""Scores of samples while models train, and the best model of each."""
 
 import math
 from dataclasses import replace
@@ -15,91 +15,57 @@ from tqdm.auto import tqdm
 from liftplace.common.distributed import device_of, main_process_decides
 from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, load_dataset
-from liftplace.evaluate.collect import PART, seed_of_part
-from liftplace.evaluate.features import extract_features
-from liftplace.evaluate.judge import Judge, Score
+from liftplace.evaluate.evaluator import Evaluator, Score
+from liftplace.evaluate.features import real_features
 from liftplace.evaluate.networks import load_network
-from liftplace.evaluate.reference import real_features
-from liftplace.evaluate.sampler import Sampler
+from liftplace.evaluate.parts import parts_of, sample_part
+from liftplace.evaluate.sampling import Sampler
 from liftplace.train.best_model import Best
 from liftplace.train.learner import Learner
 from liftplace.train.run_config import RunConfig
 
 
-class Examiner:
-    """Scores learners, and keeps the best model of each where `config.metric_for_best_model` is
-    given: in the folder best of the run, of several learners in best/<name>.
-
-    Args:
-        learners: of the run.
-        dataset, sampler, config, accelerator: see `Evaluation`.
-        like: of `Learner.save`.
-
-    Raises: as `Evaluation`.
-    """
-
-    def __init__(
-        self, learners: list[Learner], dataset: Dataset, sampler: Sampler, config: RunConfig,
-        accelerator: Accelerator, like: str | Path | None = None,
-    ) -> None:  # fmt: skip
-        self._evaluation = Evaluation(config, dataset, sampler, accelerator)
-        self._accelerator = accelerator
-        folder, metric = Path(config.output_dir) / "best", config.metric_for_best_model
-        self._best = {
-            each.name: Best(
-                folder / each.name if len(learners) > 1 else folder, metric,
-                self._evaluation.basis, sampler.process, like,
-            )
-            for each in learners
-            if metric is not None
-        }  # fmt: skip
-
-    def __call__(self, learner: Learner, step: int) -> dict[str, float]:
-        """The scores for the log. Every process of the run calls this."""
-        scores = self._evaluation.scores(learner)
-        unfit = [score.name for score in scores.values() if not math.isfinite(score.value)]
-        if unfit and learner.is_main_process:
-            tqdm.write(f"step {step}: {', '.join(unfit)} of {learner.name} is not finite")
-        best = self._best.get(learner.name)
-        if best is not None:
-            if main_process_decides(self._accelerator, partial(best.is_better, scores)):
-                best.keep(learner, step, scores)
-        return {f"evaluation/{score.name}": score.value for score in scores.values()}
-
-
-class Evaluation:
-    """Scores learners as `liftplace evaluate` scores saved models, without intervals.
+class ValidationCallback:
+    """Scores learners as `liftplace evaluate` scores saved models, without intervals. Where
+    `config.metric_for_best_model` is given, it keeps the best model of each: in the folder best of
+    the run, of several learners in best/<name>.
 
     Every evaluation of a run starts from the same noise. Every process of the run makes one.
 
     Args:
-        config: of the run.
+        learners: of the run.
         dataset: of its images, which are the reference unless `config.reference_dir` names others.
         sampler: on the accelerator's device.
-        accelerator: of the run.
+        config, accelerator: of the run.
+        like: of `Learner.save`.
 
     Raises:
         UsageError: no images to compare with, too few, or no such network.
     """
 
     def __init__(
-        self, config: RunConfig, dataset: Dataset, sampler: Sampler, accelerator: Accelerator
+        self,
+        learners: list[Learner],
+        dataset: Dataset,
+        sampler: Sampler,
+        config: RunConfig,
+        accelerator: Accelerator,
+        like: str | Path | None = None,
     ) -> None:
         self._config, self._sampler, self._accelerator = config, sampler, accelerator
-        device = device_of(accelerator)
+        device, count = device_of(accelerator), config.num_evaluation_samples
         self._network = load_network(config.feature_network, config.feature_weights).to(device)
         if "is" in config.evaluation_metrics and not hasattr(self._network, "logits"):
             raise UsageError(f"--evaluation_metrics is: {self._network.name} has no classes")
         reference = _reference(config, dataset, sampler.encoder.resolution)
-        self._judge = None
+        self._evaluator = None
         if accelerator.is_main_process:
-            count = config.num_evaluation_samples
             real, _ = real_features(reference, self._network, count, device, floor=False)
-            self._judge = Judge(self._network, real, draws=0)
+            self._evaluator = Evaluator(self._network, real, draws=0)
         accelerator.wait_for_everyone()
-        self.basis = {
+        basis = {
             "reference": reference.identity(),
-            "num_samples": config.num_evaluation_samples,
+            "num_samples": count,
             "num_inference_steps": config.num_inference_steps,
             "guidance_scale": config.guidance_scale,
             "prompts": config.validation_prompts and list(config.validation_prompts),
@@ -107,6 +73,24 @@ class Evaluation:
             "feature_network": self._network.name,
             "feature_network_sha256": self._network.weights_sha256,
         }
+        self._best = {}
+        if (metric := config.metric_for_best_model) is not None:
+            best = Path(config.output_dir) / "best"
+            for each in learners:
+                folder = best / each.name if len(learners) > 1 else best
+                self._best[each.name] = Best(folder, metric, basis, sampler.process, like)
+
+    def __call__(self, learner: Learner, step: int) -> dict[str, float]:
+        """The scores for the log. Every process of the run calls this."""
+        scores = self.scores(learner)
+        names = [score.name for score in scores.values() if not math.isfinite(score.value)]
+        if names and learner.is_main_process:
+            tqdm.write(f"step {step}: {', '.join(names)} of {learner.name} is not finite")
+        best = self._best.get(learner.name)
+        if best is not None:
+            if main_process_decides(self._accelerator, partial(best.is_better, scores)):
+                best.keep(learner, step, scores)
+        return {f"evaluation/{score.name}": score.value for score in scores.values()}
 
     def scores(self, learner: Learner) -> dict[str, Score]:
         """By metric, of the learner's final weights; NaN where its samples are not finite.
@@ -114,59 +98,47 @@ class Evaluation:
         Every process of the run calls this, and gets the same.
         """
         with learner.final_weights() as model:
-            parts = gather_object([self._draw(learner, model)])
-        features = {number: part for process in parts for number, part in process.items()}
+            gathered = gather_object([self._features(learner, model)])
+        by_part = {number: part for process in gathered for number, part in process.items()}
 
         def score() -> list[Score]:
-            samples = torch.cat([features[number] for number in sorted(features)])
-            return self._score(samples.to(self._judge.real.device))
+            features = torch.cat([by_part[number] for number in sorted(by_part)])
+            return self._score(features.to(self._evaluator.real.device))
 
-        found = main_process_decides(self._accelerator, score)
-        return dict(zip(self._config.evaluation_metrics, found, strict=True))
+        rows = main_process_decides(self._accelerator, score)
+        return dict(zip(self._config.evaluation_metrics, rows, strict=True))
 
-    def _draw(self, learner: Learner, model: nn.Module | None) -> dict[int, Tensor]:
+    def _features(self, learner: Learner, model: nn.Module | None) -> dict[int, Tensor]:
         """The features of this process's parts of the samples, by the part's number."""
-        total, found = self._config.num_evaluation_samples, {}
-        firsts = range(0, total, PART)
-        process, processes = self._accelerator.process_index, self._accelerator.num_processes
-        if learner.is_sharded:  # only the main process has a model
-            process, processes = (0, 1) if model is not None else (len(firsts), 1)
-        with tqdm(
-            total=len(firsts[process::processes]), desc=f"Evaluating {learner.name}", unit="part",
-            leave=False, disable=not learner.is_main_process,
-        ) as bar:  # fmt: skip
-            for number in range(process, len(firsts), processes):
-                count = min(PART, total - firsts[number])
-                images = self._images(model, number, firsts[number], count)
-                features = extract_features(images, self._network, description=None)
-                found[number] = features.cpu()
-                bar.update()
-        return found
-
-    def _images(self, model: nn.Module, number: int, first: int, count: int) -> Tensor:
         config = self._config
-        return self._sampler.sample(
-            model,
-            num_samples=count,
-            first=first,
-            num_inference_steps=config.num_inference_steps,
-            seed=seed_of_part(config.seed, number),
-            batch_size=config.train_batch_size,
-            prompts=config.validation_prompts,
-            guidance_scale=config.guidance_scale,
-            description=None,
-        )
+        parts = parts_of(config.num_evaluation_samples, config.seed)
+        if not learner.is_sharded:
+            parts = parts[self._accelerator.process_index :: self._accelerator.num_processes]
+        elif model is None:  # only the main process has a model
+            parts = []
+        options = {
+            "num_inference_steps": config.num_inference_steps,
+            "batch_size": config.train_batch_size,
+            "prompts": config.validation_prompts,
+            "guidance_scale": config.guidance_scale,
+        }
+        label, hidden = f"Evaluating {learner.name}", not learner.is_main_process
+        return {
+            part.number: sample_part(self._sampler, model, self._network, part, **options)[1]
+            for part in tqdm(parts, desc=label, unit="part", leave=False, disable=hidden)
+        }
 
-    def _score(self, samples: Tensor) -> list[Score]:
-        judge, metrics = self._judge, self._config.evaluation_metrics
-        if samples.shape[1] != judge.real.shape[1]:
+    def _score(self, features: Tensor) -> list[Score]:
+        evaluator, metrics = self._evaluator, self._config.evaluation_metrics
+        if features.shape[1] != evaluator.real.shape[1]:
             raise UsageError(
-                f"feature_network {self._config.feature_network} gives {samples.shape[1]} features "
-                f"of a sample and {judge.real.shape[1]} of a real image: it must take both"
+                f"feature_network {self._config.feature_network} gives {features.shape[1]} "
+                f"features of a sample and {evaluator.real.shape[1]} of a real image: it must take "
+                "both"
             )
-        if samples.isfinite().all():
-            return judge.scores(metrics, samples)
-        return [replace(row, value=math.nan) for row in judge.scores(metrics, judge.real)]
+        if features.isfinite().all():
+            return evaluator.scores(metrics, features)
+        return [replace(row, value=math.nan) for row in evaluator.scores(metrics, evaluator.real)]
 
 
 def _reference(config: RunConfig, dataset: Dataset, resolution: int) -> Dataset:
@@ -175,9 +147,9 @@ def _reference(config: RunConfig, dataset: Dataset, resolution: int) -> Dataset:
             config.reference_dir, resolution=resolution, center_crop=config.center_crop
         )
     if isinstance(dataset, CachedLatents):
-        given = f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"
+        name = f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"
         raise UsageError(
-            f"--evaluation_steps needs images, and {given} holds latents: name the images' folder "
+            f"--evaluation_steps needs images, and {name} holds latents: name the images' folder "
             "with --reference_dir"
         )
     if len(dataset) < config.num_evaluation_samples:

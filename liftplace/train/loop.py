@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from liftplace.common.errors import NonFiniteError, UsageError
 from liftplace.data.batches import effective_batch, noisy_batches
 from liftplace.data.encoder import Encoder
-from liftplace.evaluate.sampler import Sampler
+from liftplace.evaluate.sampling import Sampler
 from liftplace.models.loading import DTYPES
 from liftplace.models.noise import NoiseProcess
 from liftplace.train import metrics
@@ -144,9 +144,9 @@ def _examiner(learners, dataset, sampler, config, accelerator, like):
     """What scores a learner at a step and keeps the best; None without --evaluation_steps."""
     if config.evaluation_steps == 0:
         return None
-    from liftplace.train.evaluation import Examiner  # the feature networks
+    from liftplace.train.evaluation import ValidationCallback  # the feature networks
 
-    return Examiner(learners, dataset, sampler, config, accelerator, like)
+    return ValidationCallback(learners, dataset, sampler, config, accelerator, like)
 
 
 def _has_gradients(accelerator: Accelerator) -> bool:

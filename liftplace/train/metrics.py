@@ -1,10 +1,11 @@
 """metrics.jsonl: one JSON object a line, {"step": 10, "loss": 0.3, ...}."""
 
 import json
-import os
 from pathlib import Path
 
 from accelerate.tracking import GeneralTracker
+
+from liftplace.common.files import write_text_whole
 
 FILE_NAME = "metrics.jsonl"
 
@@ -41,6 +42,4 @@ def forget_after(path: str | Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in read_metrics(path) if line["step"] <= step]
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(partial, path)
+    write_text_whole(path, "".join(json.dumps(line) + "\n" for line in kept))

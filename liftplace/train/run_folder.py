@@ -1,7 +1,6 @@
 """The folder of a run, and the record in it of what the run is."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import yaml
 
 from liftplace import __version__
 from liftplace.common.errors import UsageError
+from liftplace.common.files import write_text_whole
 from liftplace.train.run_config import MAY_CHANGE_ON_RESUME, RunConfig
 
 RECORD = "run.json"
@@ -69,16 +69,10 @@ def claim_output_dir(config: RunConfig, objectives: dict[str, dict], effective_b
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / SETTINGS, yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
-        _replace(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        write_text_whole(folder / SETTINGS, yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
+        write_text_whole(folder / RECORD, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"cannot write to --output_dir {folder}: {error.strerror}") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _plain(settings: dict) -> dict:
