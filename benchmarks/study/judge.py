@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.study.grid import LEADING, SCORED, Cell
-from liftplace.analyze.correct import corrected_by, corrected_with, trajectory_fit
-from liftplace.analyze.errors import measure_errors, spread_timesteps
+from liftplace.analyze.correction import corrected_by
+from liftplace.analyze.model_errors import measure_errors, spread_timesteps
+from liftplace.analyze.trajectory import corrected_with, trajectory_fit
 from liftplace.data import load_dataset
-from liftplace.demo.measure import Referee, Scores, spread
+from liftplace.demo.measure import spread
 from liftplace.evaluate.agreement import agreement
+from liftplace.evaluate.evaluator import Evaluator
+from liftplace.evaluate.features import Lite0Features
 from liftplace.evaluate.sampling import initial_noise, sample_images
+from liftplace.evaluate.scores import Scores
 from liftplace.models.costs import count_macs, count_parameters
 from liftplace.models.loading import LoadedModel, predict
 
@@ -77,7 +81,9 @@ class Judge:
             load_dataset(dataset, resolution=self.resolution, split=split)
             for split in ("train", "test")
         )
-        self.referee = Referee(train, held_out, SCORED["num_samples"], None, device)
+        count = SCORED["num_samples"]
+        real = (each.images(spread(len(each), count)) for each in (held_out, train))
+        self.evaluator = Evaluator.of_images(Lite0Features().to(device), *real)
         images = held_out.images(spread(len(held_out), SCORED["num_error_images"]))
         self.images = images.to(device)
         self.numbers = spread_timesteps(self.process, SCORED["num_timesteps"])
@@ -91,7 +97,7 @@ class Judge:
         row = {
             **cell.labels, "study": cell.study, "phase": cell.phase, "hash": cell.hash,
             "learning_rate": cell.rate, "seed": cell.seed, "step": stage, "status": "not finite",
-            "fd_floor": self.referee.floor.fd_lite0, "kid_floor": self.referee.floor.kid,
+            "fd_floor": self.evaluator.floor.fd_lite0, "kid_floor": self.evaluator.floor.kid,
             "parameters": count_parameters(model), "macs": count_macs(model),
             "share": count_parameters(model) / count_parameters(self.teacher),
             "settings": json.dumps(dict(cell.settings), sort_keys=True, default=list), **seen,
@@ -128,7 +134,7 @@ class Judge:
         return Scored(row, _by_timestep(cell, stage, errors), shown if is_shown else {})
 
     def _of_samples(self, samples: Tensor, teachers: Tensor, ending: str) -> dict[str, float]:
-        scores = self.referee.score(samples)
+        scores = self.evaluator.score_images(samples)
         means, theirs = (images.mean((2, 3)) for images in (samples, teachers))
         return {
             f"fd{ending}": scores.fd_lite0,
@@ -146,18 +152,18 @@ class Judge:
         options = {"num_samples": SCORED["num_samples"], "num_inference_steps": way.steps,
                    "seed": SCORED["samples_seed"]}  # fmt: skip
         fit = trajectory_fit(self.teacher, model, self._scheduler(way), description=None, **options)
-        own = self._sample(model, way, answer=corrected_by(self.teacher))
-        along = self._sample(model, way, answer=corrected_with(fit))
+        own = self._sample(model, way, denoise=corrected_by(self.teacher))
+        along = self._sample(model, way, denoise=corrected_with(fit))
         return {
-            "fd_corrected_own": self.referee.score(own).fd_lite0,
-            "fd_corrected_teacher": self.referee.score(along).fd_lite0,
+            "fd_corrected_own": self.evaluator.score_images(own).fd_lite0,
+            "fd_corrected_teacher": self.evaluator.score_images(along).fd_lite0,
         }
 
     def _teachers(self, way: Way) -> tuple[Tensor, Scores]:
         """The teacher's samples, and their scores."""
         if way not in self._of_teacher:
             samples = self._sample(self.teacher, way)
-            self._of_teacher[way] = samples, self.referee.score(samples)
+            self._of_teacher[way] = samples, self.evaluator.score_images(samples)
         return self._of_teacher[way]
 
     def _scheduler(self, way: Way):

@@ -20,7 +20,7 @@ from benchmarks.study.charts import (
     styles_of,
 )  # fmt: skip
 from benchmarks.study.reading import Row
-from liftplace.analyze.drawings import TIMESTEP
+from liftplace.analyze.error_plots import TIMESTEP
 from liftplace.plots.axes import WIDTH, dress, finish, panels
 from liftplace.plots.images import new_figure
 

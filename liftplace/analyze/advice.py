@@ -1,4 +1,4 @@
-"""What to do with a student: a few rules, each resting on one number; the first that holds counts.
+"""What to do with a student: a few rules, each on one number. The first that holds decides.
 
 - agrees: there is no error in the noisier half of the timesteps. Nothing to do.
 - norms: the teacher predicts noise and the last group norm has one channel a group. Wider groups.
@@ -11,8 +11,8 @@ import math
 
 from torch import nn
 
-from liftplace.analyze.analysis import Advice, Carried, Errors
-from liftplace.analyze.shares import coarse_share, half
+from liftplace.analyze.analysis import Advice, ModelErrors, PropagatedErrors
+from liftplace.analyze.propagation import coarse_share, in_half
 from liftplace.families.norm_groups import LEAST, choose_groups
 from liftplace.models.norms import Norms, norms_of
 
@@ -25,32 +25,38 @@ AMPLIFIED = ("epsilon",)
 
 
 def advise(
-    student: nn.Module, prediction_type: str, errors: Errors, carried: Carried, noisy: float
+    student: nn.Module,
+    prediction_type: str,
+    errors: ModelErrors,
+    propagated: PropagatedErrors,
+    noisy: float,
 ) -> Advice:
     """The advice for one student.
 
     Args:
         student: whose group norms are read.
         prediction_type: of it and its teacher.
-        errors, carried: measured; of a student before training too.
+        errors, propagated: measured; the student need not be trained.
         noisy: timesteps above it are the noisier half.
     """
-    share = coarse_share(errors, half(errors, noisy, True))
-    reaches = coarse_share(carried, half(carried, noisy, True))
+    share = coarse_share(errors, in_half(errors, noisy, True))
+    share_in_image = coarse_share(propagated, in_half(propagated, noisy, True))
     norms = norms_of(student)
     if math.isnan(share):
         return Advice("agrees", share, f"It agrees with its teacher at t > {noisy:g}.")
     if prediction_type in AMPLIFIED and norms is not None and norms.last_forgets:
         return Advice("norms", share, _widen(student, norms, share, noisy))
-    if reaches >= LARGE_COARSE:
-        return Advice("coarse", reaches, (
-            f"Train longer, or pull on means and scales (--loss place): {reaches:.0%} of the error "
-            f"that t > {noisy:g} carries into the image is coarse."
-        ))  # fmt: skip
-    return Advice("fine", share, (
+    if share_in_image >= LARGE_COARSE:
+        text = (
+            f"Train longer, or pull on means and scales (--loss place): {share_in_image:.0%} of "
+            f"the error that t > {noisy:g} carries into the image is coarse."
+        )
+        return Advice("coarse", share_in_image, text)
+    text = (
         f"Plain output KD (--loss mse): linear fits explain only {share:.0%} of its error at "
         f"t > {noisy:g}, the rest is content."
-    ))  # fmt: skip
+    )
+    return Advice("fine", share, text)
 
 
 def _widen(student: nn.Module, norms: Norms, share: float, noisy: float) -> str:

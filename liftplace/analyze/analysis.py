@@ -1,16 +1,16 @@
-"""What `liftplace analyze` finds, as data: measured in one place, drawn in another."""
+"""The results of `liftplace analyze` as data. The field names are the keys of analysis.json."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from liftplace.analyze.maps import Maps
-from liftplace.evaluate.judge import Score
+from liftplace.evaluate.evaluator import Score
 from liftplace.models.norms import Norms
 
 
 @dataclass(frozen=True)
-class Errors:
+class ModelErrors:
     """The distillation error of a student at T timesteps, over real noised images; float64, CPU.
 
     Every row (of an image and a channel, or of an image) has its own fit a + b s of t, with no eps;
@@ -19,7 +19,7 @@ class Errors:
     Source: arXiv 2605.19729, its coarse-easy and fine-hard error.
     """
 
-    timesteps: Tensor  # (T,), as the models are told them, ascending in noise
+    timesteps: Tensor  # (T,), as the models take them, ascending in noise
     power: Tensor  # (T,): mean t^2, for scale
     total: Tensor  # (T,): mean (t - s)^2
     coarse: Tensor  # (T,): mean (a + b s - s)^2, explained by LIFT's fit
@@ -35,11 +35,11 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class Carried:
-    """What the error at each step of sampling does to the image, where no other step errs; float64,
-    CPU. See `liftplace.analyze.carried`: nothing is clipped, later steps predict the same noise."""
+class PropagatedErrors:
+    """What the error at each step of sampling does to the image, where no other step has an error;
+    float64, CPU. See `liftplace.analyze.propagation`."""
 
-    timesteps: Tensor  # (steps,) of the sampler, as the models are told them
+    timesteps: Tensor  # (steps,) of the sampler, as the models take them
     factor: Tensor  # (steps,): how far the image is moved by an error of 1
     coarse: Tensor  # (steps,): mean square of what the coarse error moves the image by
     fine: Tensor  # (steps,): likewise, the fine error
@@ -56,7 +56,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of one model, and what they score; images (N, channels, height, width) in [-1, 1]."""
+    """Samples of one model and their scores; images (N, channels, height, width) in [-1, 1]."""
 
     images: Tensor  # the first samples; every model's start from the same noise
     scores: tuple[Score, ...]  # Frechet and kernel distance
@@ -70,8 +70,8 @@ class StudentAnalysis:
     parameters: int
     macs: int
     norms: Norms | None  # None where it has no group norms
-    errors: Errors
-    carried: Carried
+    errors: ModelErrors
+    carried: PropagatedErrors
     advice: Advice
     maps: Maps
     plain: Samples | None  # None where nothing was sampled
@@ -91,7 +91,7 @@ class Analysis:
     num_train_timesteps: int
     teacher_samples: Samples | None
     students: tuple[StudentAnalysis, ...]
-    scope: str  # "channel" or "sample": what is fitted as one row
+    scope: str  # "channel" or "sample": the elements that share one linear fit
     elements: int  # of a row
     num_samples: int  # that were scored; 0 for none
     num_inference_steps: int

@@ -14,34 +14,44 @@ from tqdm.auto import tqdm
 from liftplace import __version__
 from liftplace.analyze.advice import advise
 from liftplace.analyze.analysis import Analysis, Samples, StudentAnalysis
-from liftplace.analyze.carried import carried
 from liftplace.analyze.config import AnalyzeConfig
-from liftplace.analyze.errors import measure_errors, spread_timesteps
+from liftplace.analyze.html_report import advice_lines, summary, write_report
 from liftplace.analyze.maps import compute_maps
-from liftplace.analyze.pages import advice_lines, summary, write_report
-from liftplace.analyze.sampled import KINDS, TEACHER, Drawer, sample_and_score
-from liftplace.analyze.shares import carry
+from liftplace.analyze.model_errors import measure_errors, spread_timesteps
+from liftplace.analyze.propagation import propagate, propagation_factors
+from liftplace.analyze.samples import KINDS, TEACHER, GroupSampler, sample_and_score
 from liftplace.common.distributed import device_of, distributed_state, main_process_decides
 from liftplace.common.errors import UsageError
+from liftplace.common.files import write_text_whole
 from liftplace.common.text_table import text_table
 from liftplace.data import CachedLatents, load_dataset
 from liftplace.data.encoder import Encoder
-from liftplace.evaluate.collect import claim
-from liftplace.evaluate.features import write_whole
 from liftplace.evaluate.networks import hash_of_weights, load_network
-from liftplace.evaluate.sampler import Sampler
+from liftplace.evaluate.parts import claim
+from liftplace.evaluate.sampling import Sampler
 from liftplace.models.costs import count_macs, count_parameters
 from liftplace.models.loading import DTYPES, LoadedModel, check_pair, load_model, set_precision
 from liftplace.models.noise import NoiseProcess
 from liftplace.models.norms import norms_of
-from liftplace.plots.labels import labels_of
+from liftplace.plots.axes import labels_of
 
 RESULTS = "analysis.json"
 MAP_GROUP_SIZE = 16  # the paper's
-SAMPLED = (
-    "teacher", "student", "data", "split", "num_samples", "num_inference_steps", "guidance_scale",
-    "prompts", "class_labels", "scope", "mixed_precision", "batch_size", "seed",
-)  # fmt: skip
+SAMPLED = (  # settings that the samples depend on
+    "teacher",
+    "student",
+    "data",
+    "split",
+    "num_samples",
+    "num_inference_steps",
+    "guidance_scale",
+    "prompts",
+    "class_labels",
+    "scope",
+    "mixed_precision",
+    "batch_size",
+    "seed",
+)
 
 
 def analyze(config: AnalyzeConfig) -> dict | None:
@@ -51,7 +61,7 @@ def analyze(config: AnalyzeConfig) -> dict | None:
     sampling; the main process does the rest.
 
     Returns:
-        What analysis.json has; None on the other processes.
+        The content of analysis.json; None on the other processes.
 
     Raises:
         UsageError: teacher, students, data, network and folder do not fit.
@@ -70,7 +80,7 @@ def analyze(config: AnalyzeConfig) -> dict | None:
     if config.num_samples:
         network = load_network(config.feature_network, config.feature_weights).to(device)
     sampler = Sampler(process, encoder)
-    record = _record(config, sampler, network, dataset, teacher, students)
+    record = _record(config, sampler, network, teacher, students)
     for model in (teacher, *students.values()):
         set_precision(model.model, device, config.mixed_precision)
     models = {label: student.model for label, student in students.items()}
@@ -79,9 +89,9 @@ def analyze(config: AnalyzeConfig) -> dict | None:
     if network is None:
         main_process_decides(state, partial(claim, Path(config.output_dir), record))
     else:
-        drawer = Drawer(config, sampler, network, teacher.model, models)
-        found = sample_and_score(drawer, dataset, record, device)
-        samples, components = found or (None, None)
+        group = GroupSampler(config, sampler, network, teacher.model, models)
+        scored = sample_and_score(group, dataset, record, device)
+        samples, components = scored or (None, None)
     if not state.is_main_process:
         return None
     students = _measure(config, teacher, models, encoder, dataset, samples)
@@ -143,27 +153,29 @@ def _dataset(config: AnalyzeConfig, encoder: Encoder) -> Dataset:
 
 
 def _measure(
-    config: AnalyzeConfig, teacher: LoadedModel, models: dict[str, nn.Module], encoder: Encoder,
-    dataset: Dataset, samples: dict[str, Samples] | None,
-) -> tuple[StudentAnalysis, ...]:  # fmt: skip
+    config: AnalyzeConfig,
+    teacher: LoadedModel,
+    models: dict[str, nn.Module],
+    encoder: Encoder,
+    dataset: Dataset,
+    samples: dict[str, Samples] | None,
+) -> tuple[StudentAnalysis, ...]:
     """Errors and maps of the students, by label in `models`, beside their samples."""
     process = teacher.process()
     latents, conditions = read_images(dataset, encoder, config.num_images, config.batch_size)
-    given = (teacher.model, process, latents, conditions)
+    inputs = (teacher.model, process, latents, conditions)
     options = {"scope": config.scope, "batch_size": config.batch_size, "seed": config.seed}
-    errors = measure_errors(
-        models, *given, numbers=spread_timesteps(process, config.num_timesteps),
-        group_sizes=fitting_sizes(config, encoder), **options,
-    )  # fmt: skip
+    numbers, sizes = spread_timesteps(process, config.num_timesteps), fitting_sizes(config, encoder)
+    errors = measure_errors(models, *inputs, numbers=numbers, group_sizes=sizes, **options)
     options["timesteps"] = spread_timesteps(process, config.map_timesteps)
     options["group_size"] = min(MAP_GROUP_SIZE, _row(config, encoder))
     options["decode"] = None if encoder.vae is None else encoder.decode
-    steps = carried(process, config.num_inference_steps, size=encoder.shape[-1])
+    factors = propagation_factors(process, config.num_inference_steps, size=encoder.shape[-1])
     noisy = process.scheduler.config.num_train_timesteps / 2
     students = []
-    for label, model in tqdm(models.items(), desc="Drawing maps"):
-        reaches = carry(errors[label], *steps)
-        drawn = {kind: samples and samples[f"{kind} {label}"] for kind in KINDS}
+    for label, model in tqdm(models.items(), desc="Computing maps"):
+        propagated = propagate(errors[label], *factors)
+        of_student = {kind: samples and samples[f"{kind} {label}"] for kind in KINDS}
         students.append(
             StudentAnalysis(
                 label=label,
@@ -171,17 +183,17 @@ def _measure(
                 macs=count_macs(model),
                 norms=norms_of(model),
                 errors=errors[label],
-                carried=reaches,
-                advice=advise(model, process.prediction_type, errors[label], reaches, noisy),
-                maps=compute_maps(model, *given, **options),
-                **drawn,
+                carried=propagated,
+                advice=advise(model, process.prediction_type, errors[label], propagated, noisy),
+                maps=compute_maps(model, *inputs, **options),
+                **of_student,
             )
         )
     return tuple(students)
 
 
 def _row(config: AnalyzeConfig, encoder: Encoder) -> int:
-    """Elements of what one linear fit is for."""
+    """Elements that share one linear fit."""
     channels, height, width = encoder.shape
     return height * width * (channels if config.scope == "sample" else 1)
 
@@ -211,8 +223,8 @@ def _check_sizes(config: AnalyzeConfig, encoder: Encoder, process: NoiseProcess)
 def read_images(
     dataset: Dataset, encoder: Encoder, count: int, batch_size: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What the models denoise, (count, channels, height, width), and what they are told, by name
-    (count, ...), on the CPU: of images that are spread evenly over the dataset."""
+    """Latents (count, channels, height, width) and conditions by name, (count, ...), on the CPU, of
+    images that are spread evenly over the dataset."""
     indices = (torch.arange(count) * len(dataset) // count).tolist()
     latents, conditions = [], []
     loader = DataLoader(Subset(dataset, indices), batch_size=batch_size)
@@ -226,9 +238,12 @@ def read_images(
 
 
 def _record(
-    config: AnalyzeConfig, sampler: Sampler, network, dataset: Dataset, teacher: LoadedModel,
+    config: AnalyzeConfig,
+    sampler: Sampler,
+    network: nn.Module | None,
+    teacher: LoadedModel,
     students: dict[str, LoadedModel],
-) -> dict:  # fmt: skip
+) -> dict:
     """Everything that the samples and their features depend on."""
     settings = asdict(config)
     record = {
@@ -255,8 +270,8 @@ def _write(config: AnalyzeConfig, record: dict, analysis: Analysis) -> dict:
     }
     text = json.dumps(results, indent=1, allow_nan=False)
     # The numbers of a list on one line.
-    text = re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text)
-    write_whole(folder / RESULTS, text.encode() + b"\n")
+    text = re.sub(r"\[[^\[\]{}\"]*\]", lambda match: " ".join(match[0].split()), text)
+    write_text_whole(folder / RESULTS, text + "\n")
     print(text_table(summary(analysis)))
     print("\n" + "\n".join(advice_lines(analysis)))
     print(f"\n{files['report']}")

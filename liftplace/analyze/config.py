@@ -1,4 +1,4 @@
-"""Settings of `liftplace analyze`; apart, so that flags wait for no model library."""
+"""Settings of `liftplace analyze`; without model libraries, so that --help is fast."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +75,8 @@ class AnalyzeConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        at_least(
-            1, self, "resolution", "num_images", "num_timesteps", "map_timesteps", "batch_size",
-            "num_inference_steps",
-        )  # fmt: skip
+        at_least(1, self, "resolution", "num_images", "num_timesteps", "map_timesteps")
+        at_least(1, self, "batch_size", "num_inference_steps")
         at_least(0, self, "num_samples", "seed")
         if 0 < self.num_samples < SMALLEST_SCORED:
             raise UsageError(
@@ -89,7 +87,7 @@ class AnalyzeConfig:
         object.__setattr__(self, "group_sizes", tuple(sorted(set(self.group_sizes))))
 
     def check_complete(self) -> None:
-        """Raises UsageError if what has no default was not given."""
+        """Raises UsageError if a setting without a default is missing."""
         if not self.teacher:
             raise UsageError("--teacher is missing: name the folder of the teacher")
         if not self.student:

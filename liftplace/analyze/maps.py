@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor, nn
 
 from liftplace import linear_fit
-from liftplace.analyze.correct import regress
-from liftplace.evaluate.sampling import answer
+from liftplace.analyze.correction import regress
+from liftplace.evaluate.sampling import denoise, slice_conditions
 from liftplace.families.family import Conditions
 from liftplace.models.noise import NoiseProcess
 from liftplace.plots.images import new_figure, to_pixels
@@ -25,7 +26,7 @@ LATENT_RANGE = 3.0  # latents have a standard deviation of about 1
 class Maps:
     """Errors and PLACE groups at T timesteps; maps are averages over the channels."""
 
-    timesteps: tuple[float, ...]  # as the models are told them
+    timesteps: tuple[float, ...]  # as the models take them
     noisy: Tensor  # (T, 1 or 3, pixel height, pixel width), about [-1, 1]: the first image, noised
     error: Tensor  # (T, height, width): (teacher - student)^2 on the first image
     group: Tensor  # (T, height, width): its group numbers, 0 for the smallest errors
@@ -75,21 +76,21 @@ def compute_maps(
     """
     device = next(student.parameters()).device
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
-    told, noisy, errors, groups, explained = [], [], [], [], []
+    model_timesteps, noisy, errors, groups, explained = [], [], [], [], []
     for timestep in timesteps:
-        found = []
+        batches = []
         for first in range(0, len(images), batch_size):
             part = slice(first, first + batch_size)
             number = torch.full((len(images[part]),), timestep)
             batch = process.noise_images(images[part], number, noise[part])
             inputs = (batch.noisy.to(device), batch.timesteps.to(device))
-            given = {name: value[part].to(device) for name, value in (conditions or {}).items()}
-            ours, theirs = (answer(model, *inputs, given) for model in (student, teacher))
-            found.append(_of_batch(ours, theirs, group_size, scope))
+            part_conditions = slice_conditions(conditions or {}, part, device)
+            outputs = [denoise(model, *inputs, part_conditions) for model in (student, teacher)]
+            batches.append(_of_batch(*outputs, group_size, scope))
             if first == 0:
-                told.append(batch.timesteps[0].item())
+                model_timesteps.append(batch.timesteps[0].item())
                 noisy.append(batch.noisy[:1])
-        error, group, residual = (torch.cat(parts) for parts in zip(*found, strict=True))
+        error, group, residual = (torch.cat(parts) for parts in zip(*batches, strict=True))
         errors.append(error)
         groups.append(group)
         total = error.double().mean((1, 2))  # (N,)
@@ -98,7 +99,7 @@ def compute_maps(
     noisy, label = _shown(torch.cat(noisy), decode)
     row = images[0, 0].numel() if scope == "channel" else images[0].numel()
     return Maps(
-        timesteps=tuple(told),
+        timesteps=tuple(model_timesteps),
         noisy=noisy,
         error=error[:, 0],
         group=group[:, 0],
@@ -137,9 +138,9 @@ def save_maps(maps: Maps, path: str | Path, beside: Sequence[Maps] = ()) -> None
     """Writes the maps as one PNG: a column for each timestep.
 
     Args:
-        maps: to draw.
+        maps: to plot.
         path: of the PNG.
-        beside: of other students, to be compared with: all are drawn on one scale.
+        beside: of other students, to compare with: all are plotted on one scale.
     """
     columns = len(maps.timesteps)
     cell, left, right, top = 0.95, 1.75, 0.85, 0.5  # inches
@@ -172,15 +173,11 @@ def save_maps(maps: Maps, path: str | Path, beside: Sequence[Maps] = ()) -> None
         axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     note = "timestep\nlinear fit explains"
     figure.text((left - 0.08) / width, 1 - (top - 0.06) / height, note, fontsize=9, ha="right")
-    everyone = (maps, *beside)
-    last = (0, maps.num_groups - 1)
-    _draw(figure, grid[1], maps.error, "inferno", "squared error",
-          _limits(each.error for each in everyone), log=True)  # fmt: skip
-    _draw(figure, grid[3], maps.mean_error, "inferno", "squared error",
-          _limits(each.mean_error for each in everyone), log=True)  # fmt: skip
-    _draw(figure, grid[2], maps.group, "viridis", "group", last)
-    _draw(figure, grid[4], maps.mean_group, "viridis", "group",
-          _limits(each.mean_group for each in everyone))  # fmt: skip
+    plotted = (maps, *beside)
+    _plot_errors(figure, grid[1], maps.error, _limits(each.error for each in plotted))
+    _plot_errors(figure, grid[3], maps.mean_error, _limits(each.mean_error for each in plotted))
+    _plot_groups(figure, grid[2], maps.group, (0, maps.num_groups - 1))
+    _plot_groups(figure, grid[4], maps.mean_group, _limits(each.mean_group for each in plotted))
     figure.savefig(path, dpi=130)
 
 
@@ -189,24 +186,32 @@ def _limits(values: Iterable[Tensor]) -> tuple[float, float]:
     return values.min().item(), values.max().item()
 
 
-def _draw(
-    figure: Figure, row, values: Tensor, colours: str, label: str, limits: tuple[float, float], *,
-    log: bool = False,
-) -> None:  # fmt: skip
-    """Draws one row of maps on one scale, with its colour bar at the right."""
+def _plot_errors(figure: Figure, row, values: Tensor, limits: tuple[float, float]) -> None:
+    """A row of squared errors, on a logarithmic scale unless all are 0."""
     low, high = limits
-    scale = {"vmin": low, "vmax": high}
-    if log and high > 0:
-        # The very smallest errors are accidents: four decades below the largest are enough.
-        scale = {"norm": LogNorm(max(low, high * 1e-4), high, clip=True)}
+    if high <= 0:
+        _plot_row(figure, row, values, "inferno", "squared error", {"vmin": low, "vmax": high})
+        return
+    # The very smallest errors are accidents: four decades below the largest are enough.
+    norm = LogNorm(max(low, high * 1e-4), high, clip=True)
+    bar = _plot_row(figure, row, values, "inferno", "squared error", {"norm": norm})
+    few = high > 30 * low
+    bar.yaxis.set_major_locator(LogLocator(subs=(1,) if few else (1, 2, 5)))
+    bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _plot_groups(figure: Figure, row, values: Tensor, limits: tuple[float, float]) -> None:
+    """A row of group numbers."""
+    _plot_row(figure, row, values, "viridis", "group", {"vmin": limits[0], "vmax": limits[1]})
+
+
+def _plot_row(figure: Figure, row, values: Tensor, colours: str, label: str, scale: dict) -> Axes:
+    """Plots one row of maps on one scale, and returns its colour bar at the right."""
     for axes, image in zip(row, values.numpy(), strict=True):
-        drawn = axes.imshow(image, cmap=colours, **scale)
+        picture = axes.imshow(image, cmap=colours, **scale)
     box = row[-1].get_position()
     bar = figure.add_axes((box.x1 + 0.012, box.y0, 0.014, box.height))
-    figure.colorbar(drawn, cax=bar).set_label(label, fontsize=8)
-    if log and high > 0:
-        few = high > 30 * low
-        bar.yaxis.set_major_locator(LogLocator(subs=(1,) if few else (1, 2, 5)))
-        bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        bar.yaxis.set_minor_formatter(NullFormatter())
+    figure.colorbar(picture, cax=bar).set_label(label, fontsize=8)
     bar.tick_params(labelsize=7)
+    return bar

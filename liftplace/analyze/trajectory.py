@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from liftplace.evaluate.sampling import Answer, answer, sample_images
+from liftplace.evaluate.sampling import DenoiseFn, denoise, sample_images
 from liftplace.families.family import Conditions
 
 CONSTANT = 1e-24  # a variance below this share of the mean square is rounding of float64
@@ -20,13 +20,13 @@ class TrajectoryFit:
     Source: arXiv 2605.19729, regression-corrected sampling: six numbers a step for colour.
     """
 
-    timesteps: Tensor  # (steps,), float64, as the models are told them, in the sampler's order
+    timesteps: Tensor  # (steps,), float64, as the models take them, in the sampler's order
     slope: Tensor  # (steps, channels), float64: b
     intercept: Tensor  # (steps, channels), float64: a
 
 
-class Moments:
-    """Sums over the samples seen so far, by timestep; what a fit is made of."""
+class FitMoments:
+    """Sums over the samples so far, by timestep. `fit` needs nothing else."""
 
     def __init__(self) -> None:
         # (5, channels), float64: count, means of s and t, sums of (s - mean s)^2 and of
@@ -39,37 +39,35 @@ class Moments:
         mean_s, mean_t = s.mean(1), t.mean(1)
         s, t = s - mean_s[:, None], t - mean_t[:, None]
         count = torch.full_like(mean_s, s.shape[1])
-        found = torch.stack([count, mean_s, mean_t, (s * s).sum(1), (s * t).sum(1)]).cpu()
-        self._join(timestep, found)
+        moments = torch.stack([count, mean_s, mean_t, (s * s).sum(1), (s * t).sum(1)])
+        self._join(timestep, moments.cpu())
 
     def table(self) -> Tensor:
         """(timesteps, 5, channels) and, first in each row, the timestep itself: (timesteps, 6,
         channels), float64."""
-        return torch.stack([
-            torch.cat([torch.full_like(found[:1], timestep), found])
-            for timestep, found in self.by_timestep.items()
-        ])  # fmt: skip
+        rows = self.by_timestep.items()
+        return torch.stack([torch.cat([torch.full_like(x[:1], t), x]) for t, x in rows])
 
     def add_table(self, table: Tensor) -> None:
-        """Counts what other moments counted."""
+        """Adds the `table` of other moments."""
         for row in table:
             self._join(row[0, 0].item(), row[1:])
 
     def fit(self) -> TrajectoryFit:
         """By least squares; where a student's output is constant b = 0 and a is the mean of t."""
-        found = torch.stack(list(self.by_timestep.values())).unbind(1)
-        count, mean_s, mean_t, square, product = found
+        moments = torch.stack(list(self.by_timestep.values()))
+        count, mean_s, mean_t, square, product = moments.unbind(1)
         varies = square > CONSTANT * count * mean_s.square()
         slope = torch.where(varies, product / square.where(varies, torch.ones(())), 0)
         timesteps = torch.tensor(list(self.by_timestep), dtype=torch.float64)
         return TrajectoryFit(timesteps, slope, mean_t - slope * mean_s)
 
-    def _join(self, timestep: float, found: Tensor) -> None:
+    def _join(self, timestep: float, moments: Tensor) -> None:
         """Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", 1983."""
         if timestep not in self.by_timestep:
-            self.by_timestep[timestep] = found
+            self.by_timestep[timestep] = moments
             return
-        one, other = self.by_timestep[timestep], found
+        one, other = self.by_timestep[timestep], moments
         count = one[0] + other[0]
         apart = other[1:3] - one[1:3]
         between = one[0] * other[0] / count * apart[0]
@@ -78,21 +76,25 @@ class Moments:
         self.by_timestep[timestep] = torch.cat([count[None], means, sums])
 
 
-def recorded_by(students: Mapping[str, nn.Module], moments: Mapping[str, Moments]) -> Answer:
-    """For `sample_images` of a teacher: its own answer, while the students are asked at the same
-    samples and `moments`, by the students' names, count what they say."""
+def recorded_by(students: Mapping[str, nn.Module], moments: Mapping[str, FitMoments]) -> DenoiseFn:
+    """For `sample_images` of a teacher: its own output. The students run at the same samples, and
+    their outputs are added to `moments`, by the students' names."""
     return partial(_recorded, students, moments)
 
 
 def _recorded(
-    students: Mapping[str, nn.Module], moments: Mapping[str, Moments], teacher: nn.Module,
-    noisy: Tensor, timesteps: Tensor, conditions: Conditions,
-) -> Tensor:  # fmt: skip
-    theirs = answer(teacher, noisy, timesteps, conditions)
+    students: Mapping[str, nn.Module],
+    moments: Mapping[str, FitMoments],
+    teacher: nn.Module,
+    noisy: Tensor,
+    timesteps: Tensor,
+    conditions: Conditions,
+) -> Tensor:
+    target = denoise(teacher, noisy, timesteps, conditions)
     for name, student in students.items():
-        ours = answer(student, noisy, timesteps, conditions)
-        moments[name].add(timesteps[0].item(), ours, theirs)
-    return theirs
+        output = denoise(student, noisy, timesteps, conditions)
+        moments[name].add(timesteps[0].item(), output, target)
+    return target
 
 
 def trajectory_fit(
@@ -100,10 +102,6 @@ def trajectory_fit(
     student: nn.Module,
     scheduler,
     *,
-    num_samples: int,
-    num_inference_steps: int,
-    seed: int = 0,
-    batch_size: int = 64,
     description: str | None = "Fitting on the teacher's trajectory",
     **options,
 ) -> TrajectoryFit:
@@ -112,37 +110,42 @@ def trajectory_fit(
     Args:
         teacher, student: models of one shape, on one device, in any type.
         scheduler: a diffusers scheduler, deterministic.
-        num_samples, num_inference_steps, seed, batch_size, description, options: of
-            `sample_images`, as the student will be sampled. Under guidance both branches share a
-            fit.
+        description, options: of `sample_images`, as the student will be sampled. Under guidance
+            both branches share a fit.
     """
-    moments = Moments()
+    moments = FitMoments()
     was_training = student.training
     student.eval()
     sample_images(
-        teacher, scheduler, num_samples=num_samples, num_inference_steps=num_inference_steps,
-        seed=seed, batch_size=batch_size, description=description,
-        answer=recorded_by({"student": student}, {"student": moments}), **options,
-    )  # fmt: skip
+        teacher,
+        scheduler,
+        denoise=recorded_by({"student": student}, {"student": moments}),
+        description=description,
+        **options,
+    )
     student.train(was_training)
     return moments.fit()
 
 
-def corrected_with(fit: TrajectoryFit) -> Answer:
-    """For `sample_images`: a student's output s replaced by a + b s of its step. It asks no
+def corrected_with(fit: TrajectoryFit) -> DenoiseFn:
+    """For `sample_images`: a student's output s replaced by a + b s of its step. It needs no
     teacher: the fit is a table of two numbers a step and channel.
 
     Raises:
-        ValueError: a timestep that the fit has none for.
+        ValueError: a timestep that the fit does not have.
     """
     places = {timestep: place for place, timestep in enumerate(fit.timesteps.tolist())}
     return partial(_corrected, fit, places)
 
 
 def _corrected(
-    fit: TrajectoryFit, places: Mapping[float, int], student: nn.Module, noisy: Tensor,
-    timesteps: Tensor, conditions: Conditions,
-) -> Tensor:  # fmt: skip
+    fit: TrajectoryFit,
+    places: Mapping[float, int],
+    student: nn.Module,
+    noisy: Tensor,
+    timesteps: Tensor,
+    conditions: Conditions,
+) -> Tensor:
     timestep = timesteps[0].item()
     if timestep not in places:
         known = ", ".join(f"{each:g}" for each in places)
@@ -150,9 +153,9 @@ def _corrected(
             f"the fit has no timestep {timestep:g}, only {known}: sample with the scheduler and "
             "num_inference_steps that it was made with"
         )
-    ours = answer(student, noisy, timesteps, conditions)
+    output = denoise(student, noisy, timesteps, conditions)
     slope, intercept = (
-        values[places[timestep]].to(ours.device).view(1, -1, 1, 1)
+        values[places[timestep]].to(output.device).view(1, -1, 1, 1)
         for values in (fit.slope, fit.intercept)
     )
-    return (intercept + slope * ours.double()).to(ours.dtype)
+    return (intercept + slope * output.double()).to(output.dtype)

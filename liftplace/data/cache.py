@@ -6,7 +6,6 @@ killed at any time goes on behind the last shard of the index.
 
 import hashlib
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
@@ -20,6 +19,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from liftplace.common.errors import UsageError
+from liftplace.common.files import partial_of, whole_file, write_text_whole
 
 INDEX = "liftplace_cache.json"
 NULL_TEXT = "null_text.safetensors"
@@ -163,21 +163,18 @@ class CacheWriter:
         self.index = before
 
     def _save(self, name: str, tensors: Mapping[str, Tensor]) -> dict:
-        partial = self.folder / f".{name}.partial"
-        save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
-        digest = _sha256(partial)
-        _into_place(partial, self.folder / name)
+        with whole_file(self.folder / name) as partial:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
+            digest = _sha256(partial)
         return {"file": name, "sha256": digest}
 
     def _save_index(self) -> None:
-        partial = self.folder / f".{INDEX}.partial"
-        partial.write_text(json.dumps(self.index, indent=1) + "\n", encoding="utf-8")
-        _into_place(partial, self.folder / INDEX)
+        write_text_whole(self.folder / INDEX, json.dumps(self.index, indent=1) + "\n")
 
 
 def _is_free(folder: Path) -> bool:
     """Empty, but for what a writer left that was killed before its first file was whole."""
-    return folder.is_dir() and all(path.name == f".{INDEX}.partial" for path in folder.iterdir())
+    return folder.is_dir() and all(path == partial_of(folder / INDEX) for path in folder.iterdir())
 
 
 def _read_index(folder: Path) -> dict:
@@ -190,13 +187,6 @@ def _read_index(folder: Path) -> dict:
     if not known:
         raise UsageError(f"{path} is of another version of liftplace: {AGAIN}, in a new folder")
     return index
-
-
-def _into_place(partial: Path, final: Path) -> None:
-    """Rename, once the content is on the disk."""
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, final)
 
 
 def _sha256(path: Path) -> str:

@@ -13,11 +13,11 @@ from liftplace.common.files import RESULTS, check_free, new_folder
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.demo.figures import save_losses, save_samples
-from liftplace.demo.measure import Referee, measure, spread
+from liftplace.demo.measure import demo_evaluator, measure, spread
 from liftplace.demo.methods import LABELS, MAPPED, METHODS, for_cpu, new_student_trainers
-from liftplace.demo.report import (
+from liftplace.demo.results import (
     announcement,
-    collect,
+    collect_results,
     diagnosis_line,
     loading_lines,
     table,
@@ -25,6 +25,7 @@ from liftplace.demo.report import (
 )
 from liftplace.demo.settings import FAST, FULL, DemoSettings
 from liftplace.demo.threads import choose_num_threads
+from liftplace.evaluate.sampling import Sampler
 from liftplace.models.loading import LoadedModel, load_model, predict
 from liftplace.models.saving import save_pipeline
 from liftplace.train.loop import TrainingInterrupted, fit
@@ -50,7 +51,7 @@ def run(
         cache_dir: of the real images' features, see ``liftplace.evaluate.features``.
 
     Returns:
-        What results.json holds.
+        The content of results.json.
 
     Raises:
         UsageError: the output folder is not free, or a package is missing.
@@ -75,8 +76,9 @@ def run(
             trainer.name: final_weights.enter_context(trainer.final_weights())
             for trainer in trainers
         }
-        referee = Referee(images, held_out, settings.num_samples, cache_dir)
-        measured, samples = measure(models, LABELS, teacher.process(), referee, settings)
+        evaluator = demo_evaluator(images, held_out, settings.num_samples, cache_dir)
+        sampler = Sampler(teacher.process(), Encoder(teacher))
+        measured, samples = measure(models, LABELS, sampler, evaluator, settings)
         maps = compute_maps(
             models[MAPPED],
             teacher.model,
@@ -89,23 +91,27 @@ def run(
         curves = read_metrics(folder / METRICS)
         for method in METHODS:
             _save_student(models[method.name], teacher, folder / "students" / method.name)
-        save_samples(samples, measured, referee.floor, folder / "samples.png", settings)
+        save_samples(samples, measured, evaluator.floor, folder / "samples.png", settings)
         save_losses(curves, folder / "losses.png")
         save_maps(maps, folder / "maps.png")
-        found = collect(
-            settings, measured, referee, maps, curves,
+        results = collect_results(
+            settings,
+            measured,
+            evaluator,
+            maps,
+            curves,
             teacher_file=TEACHER / "unet" / "diffusion_pytorch_model.safetensors",
             num_threads=num_threads,
             seconds=time.perf_counter() - start,
-        )  # fmt: skip
-        write_json(found, folder / RESULTS)
+        )
+        write_json(results, folder / RESULTS)
 
-    print(table(found))
+    print(table(results))
     print(f"\nIn {output_dir}: {', '.join(sorted(path.name for path in output_dir.iterdir()))}.")
-    print(f"The student with {LABELS[MAPPED]} draws a digit with\n")
+    print(f"The student with {LABELS[MAPPED]} samples a digit with\n")
     print("\n".join(f"    {line}" for line in loading_lines(output_dir, MAPPED)))
     print(f"\nWhat is wrong with the first student, and why:\n\n    {diagnosis_line(output_dir)}")
-    return found
+    return results
 
 
 def _choose_num_threads(teacher: nn.Module, settings: DemoSettings) -> int:

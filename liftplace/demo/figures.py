@@ -9,8 +9,8 @@ from liftplace.demo.measure import Measured
 from liftplace.demo.methods import LABELS, METHODS
 from liftplace.demo.settings import DemoSettings
 from liftplace.evaluate.scores import Scores
+from liftplace.plots.axes import running_mean
 from liftplace.plots.images import new_figure, save_labelled_rows
-from liftplace.plots.smoothing import running_mean
 
 
 def save_samples(

@@ -1,4 +1,4 @@
-"""What is measured of the teacher and of every student, all in the same way."""
+"""The measurements of the teacher and of every student, the same for all."""
 
 import time
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from liftplace.demo.settings import DemoSettings
 from liftplace.evaluate.agreement import Agreement, agreement
-from liftplace.evaluate.features import Lite0Features, cached_features, extract_features
-from liftplace.evaluate.sampling import sample_images
-from liftplace.evaluate.scores import Scores, score
+from liftplace.evaluate.evaluator import Evaluator
+from liftplace.evaluate.features import Lite0Features
+from liftplace.evaluate.sampling import Sampler
+from liftplace.evaluate.scores import Scores
 from liftplace.models.costs import count_macs, count_parameters
-from liftplace.models.noise import NoiseProcess
 
 
 @dataclass(frozen=True)
@@ -29,44 +29,25 @@ class Measured:
     sampling_seconds: float
 
 
-class Referee:
-    """Scores samples against the held-out images, and real images against them (the floor).
+def demo_evaluator(
+    train_images, held_out, num_images: int, cache_dir: str | Path | None
+) -> Evaluator:
+    """Scores samples against held-out images; the floor is of training images.
 
     Args:
         train_images, held_out: datasets, whose images are taken evenly: all classes alike.
         num_images: N of every set.
         cache_dir: of the real images' features.
-        device: where the feature network runs.
     """
-
-    def __init__(
-        self, train_images, held_out, num_images: int, cache_dir: str | Path | None,
-        device: str = "cpu",
-    ) -> None:  # fmt: skip
-        self._network = Lite0Features().to(device)
-        self.weights_sha256 = self._network.weights_sha256
-        real = [
-            cached_features(
-                dataset.images(spread(len(dataset), num_images)),
-                self._network,
-                cache_dir=cache_dir,
-                description=f"Features of {name} images",
-            )
-            for name, dataset in (("held-out", held_out), ("training", train_images))
-        ]
-        self._held_out = real[0]
-        self.floor = score(*real)
-
-    def score(self, samples: Tensor) -> Scores:
-        features = extract_features(samples, self._network, description=None)
-        return score(self._held_out, features)
+    images = [each.images(spread(len(each), num_images)) for each in (held_out, train_images)]
+    return Evaluator.of_images(Lite0Features(), *images, cache_dir=cache_dir)
 
 
 def measure(
     models: dict[str, nn.Module],
     labels: dict[str, str],
-    process: NoiseProcess,
-    referee: Referee,
+    sampler: Sampler,
+    evaluator: Evaluator,
     settings: DemoSettings,
 ) -> tuple[dict[str, Measured], dict[str, Tensor]]:
     """Samples every model from the same noise, and scores the samples.
@@ -74,16 +55,17 @@ def measure(
     Args:
         models: by name; the first is the teacher.
         labels: of the progress bars, by the same names.
+        sampler: of the teacher's noise process.
+        evaluator: of as many real images as samples.
 
     Returns:
-        What was measured, and the samples, by the same names.
+        The measurements and the samples, by the same names.
     """
     measured, samples = {}, {}
     for name, model in models.items():
         start = time.perf_counter()
-        samples[name] = sample_images(
+        samples[name] = sampler.sample(
             model,
-            process.sampler(),
             num_samples=settings.num_samples,
             num_inference_steps=settings.num_inference_steps,
             seed=settings.seed,
@@ -93,7 +75,7 @@ def measure(
         measured[name] = Measured(
             parameters=count_parameters(model),
             macs=count_macs(model),
-            scores=referee.score(samples[name]),
+            scores=evaluator.score_images(samples[name]),
             agreement=agreement(samples[name], next(iter(samples.values()))),
             mean=samples[name].mean().item(),
             spread_of_means=samples[name].flatten(1).mean(1).std().item(),

@@ -9,7 +9,7 @@ from torch import nn
 from liftplace.data.encoder import Encoder
 from liftplace.demo.settings import DemoSettings
 from liftplace.models.loading import LoadedModel
-from liftplace.plots.colours import OKABE_ITO
+from liftplace.plots.axes import OKABE_ITO
 from liftplace.students.build import build_student
 from liftplace.students.config import PruneConfig
 from liftplace.train.commands import trainer_spec
@@ -25,22 +25,23 @@ class Method:
     label: str
     colour: str
     dashes: str
-    narrow_norms: bool = False  # one channel a norm group, instead of what liftplace prune chooses
+    narrow_norms: bool = False  # one channel a norm group, and not as liftplace prune chooses
     objective: dict[str, Any] = field(default_factory=dict)  # as the flags of liftplace distill
 
 
+_BLACK, _BLUE = OKABE_ITO["black"], OKABE_ITO["blue"]
+_RED, _ORANGE, _GREEN = OKABE_ITO["vermillion"], OKABE_ITO["orange"], OKABE_ITO["green"]
+_IN_V = {"kd_space": "v_prediction"}
+_SHORT_DASHES = (0, (5, 1, 1, 1))
 METHODS = (
-    Method("narrow", "narrow norms, output KD", OKABE_ITO["black"], ":", True),
-    Method("narrow_place", "narrow norms, LIFT+PLACE", OKABE_ITO["vermillion"], "-", True,
-           {"loss": "place"}),
-    Method("narrow_v", "narrow norms, output KD in v", OKABE_ITO["orange"], "--", True,
-           {"kd_space": "v_prediction"}),
-    Method("wide_no_kd", "wide norms, no KD", OKABE_ITO["green"], (0, (5, 1, 1, 1)),
-           objective={"loss": "none"}),
-    Method("wide", "wide norms, output KD", OKABE_ITO["blue"], "-."),
-)  # fmt: skip
+    Method("narrow", "narrow norms, output KD", _BLACK, ":", True),
+    Method("narrow_place", "narrow norms, LIFT+PLACE", _RED, "-", True, {"loss": "place"}),
+    Method("narrow_v", "narrow norms, output KD in v", _ORANGE, "--", True, _IN_V),
+    Method("wide_no_kd", "wide norms, no KD", _GREEN, _SHORT_DASHES, objective={"loss": "none"}),
+    Method("wide", "wide norms, output KD", _BLUE, "-."),
+)
 LABELS = {"teacher": "teacher"} | {method.name: method.label for method in METHODS}
-MAPPED = "wide"  # the student whose maps are drawn, and that is loaded in the end
+MAPPED = "wide"  # the student that maps.png shows, and that the last lines load
 
 
 def for_cpu(model: nn.Module) -> nn.Module:

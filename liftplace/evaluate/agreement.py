@@ -41,25 +41,29 @@ def _root_mean_square(difference: Tensor) -> float:
 
 
 def pair_differences(
-    student_images: Tensor, teacher_images: Tensor, student_features: Tensor, features: Tensor
+    student_images: Tensor,
+    teacher_images: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
 ) -> dict[str, Tensor]:
     """The mean square differences of every pair, so that their mean's root can be resampled.
 
     Args:
         student_images, teacher_images: of `agreement`.
-        student_features, features: (N, features) of the student's and the teacher's images. They
-            are compared at unit length, as Zhang et al. (LPIPS), arXiv 1801.03924, equation 1, do
-            at every position; here it is one vector an image, so the distance is in [0, 2].
+        student_features, teacher_features: (N, features) of these images. They are compared at
+            unit length, as Zhang et al. (LPIPS), arXiv 1801.03924, equation 1, do at every
+            position; here it is one vector an image, so the distance is in [0, 2].
 
     Returns:
         ``pixel``, ``feature``, and ``unrelated_pixel``, ``unrelated_feature`` between the teacher's
         own images from different noise: (N,) each.
     """
-    ours, theirs = (F.normalize(x.double(), dim=1) for x in (student_features, features))
-    found = {
+    student = F.normalize(student_features.double(), dim=1)
+    teacher = F.normalize(teacher_features.double(), dim=1)
+    squares = {
         "pixel": (student_images - teacher_images).square().flatten(1).mean(1),
-        "feature": (ours - theirs).square().sum(1),
+        "feature": (student - teacher).square().sum(1),
         "unrelated_pixel": (teacher_images.roll(1, 0) - teacher_images).square().flatten(1).mean(1),
-        "unrelated_feature": (theirs.roll(1, 0) - theirs).square().sum(1),
+        "unrelated_feature": (teacher.roll(1, 0) - teacher).square().sum(1),
     }
-    return {name: values.double() for name, values in found.items()}
+    return {name: values.double() for name, values in squares.items()}

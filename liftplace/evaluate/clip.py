@@ -12,7 +12,7 @@ from liftplace.common.errors import UsageError
 from liftplace.data.text import one_line
 from liftplace.evaluate.networks import hash_of_weights
 
-# Those of openai's models, for a folder without preprocessor_config.json.
+# Mean and deviation of openai's models, for a folder without preprocessor_config.json.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
@@ -34,7 +34,7 @@ class ClipSimilarity(nn.Module):
         (N,) float32.
 
     Raises:
-        UsageError: transformers is not installed, or no such model can be had.
+        UsageError: transformers is not installed, or the model cannot be loaded.
     """
 
     def __init__(self, name: str) -> None:
@@ -54,7 +54,7 @@ class ClipSimilarity(nn.Module):
                 name, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise UsageError(f"--clip_model {name} cannot be had: {one_line(error)}") from error
+            raise UsageError(f"--clip_model {name} cannot be loaded: {one_line(error)}") from error
         settings = json.loads(Path(settings).read_text()) if settings else {}
         self.weights_sha256 = hash_of_weights(self.network)
         self.side = self.network.config.vision_config.image_size
@@ -69,20 +69,19 @@ class ClipSimilarity(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, captions: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(
-            list(captions), padding=True, truncation=True, return_tensors="pt",
-            max_length=self.network.config.text_config.max_position_embeddings,
-        )  # fmt: skip
-        found = self.network(
+        length = self.network.config.text_config.max_position_embeddings
+        options = {"padding": True, "truncation": True, "max_length": length}
+        tokens = self.tokenizer(list(captions), return_tensors="pt", **options)
+        outputs = self.network(
             input_ids=tokens["input_ids"].to(images.device),
             attention_mask=tokens["attention_mask"].to(images.device),
             pixel_values=self.preprocess(images),
         )
-        cosines = F.cosine_similarity(found.image_embeds, found.text_embeds, dim=1)
+        cosines = F.cosine_similarity(outputs.image_embeds, outputs.text_embeds, dim=1)
         return 100 * cosines.clamp_min(0)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """What the vision model takes: (N, 3, side, side)."""
+        """The input of the vision model: (N, 3, side, side)."""
         pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255)
         pixels = F.interpolate(pixels, (self.side, self.side), mode="bicubic", antialias=True)
         pixels = pixels.round().clamp(0, 255) / 255

@@ -1,4 +1,4 @@
-"""Settings of `liftplace evaluate`; apart, so that flags wait for no model library."""
+"""Settings of `liftplace evaluate`; without model libraries, so that --help is fast."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from liftplace.common.errors import UsageError
 from liftplace.common.settings import at_least, between, check_types, split_names
 
 METRICS = ("fd", "fid", "kid", "is", "precision", "recall", "agreement", "clip")
-AGAINST_REAL = ("kid", "is", "precision", "recall")  # which need the features of real images
+AGAINST_REAL = ("kid", "is", "precision", "recall")  # need the features of real images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class EvaluateConfig:
         at_least(max(4, 2 * self.neighbours + 2), self, "num_samples")
 
     def check_complete(self) -> None:
-        """Raises UsageError if what has no default was not given."""
+        """Raises UsageError if a setting without a default is missing."""
         if not self.model:
             raise UsageError("--model is missing: name the folder of a model")
         if not (self.reference_dir or self.reference_stats):
@@ -111,8 +111,8 @@ class EvaluateConfig:
         refused = [name for name in self.metrics if name in AGAINST_REAL]
         if file is not None and file.endswith(".npz") and refused:
             raise UsageError(
-                f"--reference_stats {file} has moments, which --metrics {','.join(refused)} cannot "
-                "be made of: give --reference_dir, or fd alone"
+                f"--reference_stats {file} has moments only, and --metrics {','.join(refused)} "
+                "need features: give --reference_dir, or fd alone"
             )
         if new is None:
             return

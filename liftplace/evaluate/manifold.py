@@ -89,7 +89,7 @@ def _squared_radii(points: Tensor, k: int, chunk_entries: int) -> Tensor:
 
 def _squared_distances(some: Tensor, others: Tensor) -> Tensor:
     """(len(some), len(others)), by one product of matrices."""
-    ours, theirs = some.square().sum(1), others.square().sum(1)
-    distances = torch.addmm(ours[:, None] + theirs, some, others.T, alpha=-2)
-    smallest = ROUNDING * torch.maximum(ours[:, None], theirs)
+    rows, columns = some.square().sum(1)[:, None], others.square().sum(1)
+    distances = torch.addmm(rows + columns, some, others.T, alpha=-2)
+    smallest = ROUNDING * torch.maximum(rows, columns)
     return distances.masked_fill_(distances < smallest, 0)

@@ -49,7 +49,7 @@ class OwnNetwork(nn.Module):
 
     Args (forward):
         images: (N, channels, height, width), float32 in [-1, 1], as the dataset or model gives
-            them: scaling them is the network's own affair.
+            them: the network scales them itself.
 
     Returns (forward):
         (N, features) float32.
@@ -64,13 +64,14 @@ class OwnNetwork(nn.Module):
         super().__init__()
         module, _, self.name = place.partition(":")
         try:
-            found = getattr(import_module(module), self.name)
+            attribute = getattr(import_module(module), self.name)
         except (ImportError, ValueError, AttributeError) as error:
             raise UsageError(
-                f"feature_network {place!r} cannot be had: {error} (PYTHONPATH=. finds modules of "
-                "this folder)"
+                f"feature_network {place!r} cannot be imported: {error} (PYTHONPATH=. finds "
+                "modules of this folder)"
             ) from error
-        self.network = found if isinstance(found, nn.Module) else _built(found, place)
+        is_network = isinstance(attribute, nn.Module)
+        self.network = attribute if is_network else _built(attribute, place)
         self.network.requires_grad_(False)
         self.eval()
         self.place = place
@@ -80,10 +81,10 @@ class OwnNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features = self.network(images)
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
-            given = tuple(features.shape) if isinstance(features, Tensor) else type(features)
+            result = tuple(features.shape) if isinstance(features, Tensor) else type(features)
             raise UsageError(
                 f"feature_network {self.place!r} must give (N, features) for N = {len(images)} "
-                f"images, it gave {given}"
+                f"images, it gave {result}"
             )
         return features.float()
 
@@ -103,7 +104,7 @@ class InceptionFeatures(nn.Module):
         (N, 2048) float32.
 
     Raises:
-        UsageError: weights that cannot be had or read, torch-fidelity is not installed.
+        UsageError: weights that cannot be downloaded or read, torch-fidelity is not installed.
     """
 
     name, distance = "Inception", "FID"
@@ -118,7 +119,7 @@ class InceptionFeatures(nn.Module):
             )
         except ImportError as error:
             raise UsageError(
-                f"feature_network inception cannot be had ({error}): pip install torch-fidelity "
+                f"feature_network inception cannot be loaded ({error}): pip install torch-fidelity "
                 "torchvision"
             ) from error
         weights = weights or _downloaded(URL_INCEPTION_V3)
@@ -166,7 +167,7 @@ def _check_only_tensors(weights: str | Path) -> None:
     except OSError as error:
         raise UsageError(f"feature_weights {weights} cannot be read: {error.strerror}") from error
     except Exception as error:
-        raise UsageError(f"feature_weights {weights} is no file of tensors alone") from error
+        raise UsageError(f"feature_weights {weights} holds something other than tensors") from error
 
 
 def _built(factory, place: str) -> nn.Module:

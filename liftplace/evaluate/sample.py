@@ -50,7 +50,7 @@ def sample(config: SampleConfig) -> None:
         UsageError: no such model, or conditions that it does not take.
     """
     from liftplace.data.encoder import Encoder
-    from liftplace.evaluate.sampler import Sampler, sampling_options
+    from liftplace.evaluate.sampling import Sampler, sampling_options
     from liftplace.models.loading import load_model
     from liftplace.plots.images import save_grid
 

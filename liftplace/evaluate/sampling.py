@@ -1,27 +1,32 @@
-"""Images from a diffusion model."""
+"""Images from a model of any family: noise, scheduler, guidance, and the encoders around it."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from liftplace.common.errors import UsageError
+from liftplace.data.encoder import Encoder
 from liftplace.families import family_of_model
 from liftplace.families.family import Conditions
 from liftplace.models.loading import predict
+from liftplace.models.noise import NoiseProcess
 
-Answer = Callable[[nn.Module, Tensor, Tensor, Conditions], Tensor]
+DenoiseFn = Callable[[nn.Module, Tensor, Tensor, Conditions], Tensor]
+OPTIONS = ("num_inference_steps", "batch_size", "class_labels", "prompts", "guidance_scale")
 
 
-def answer(model: nn.Module, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
+def denoise(model: nn.Module, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
     """`predict`, computed in the type of the model's weights; float32, or float64 of these."""
     dtype = next(model.parameters()).dtype
-    given = {
+    conditions = {
         name: value.to(dtype) if value.is_floating_point() else value
         for name, value in conditions.items()
     }
-    output = predict(model, noisy.to(dtype), timesteps, given)
+    output = predict(model, noisy.to(dtype), timesteps, conditions)
     return output.to(torch.promote_types(dtype, torch.float32))
 
 
@@ -29,6 +34,109 @@ def initial_noise(num_samples: int, shape: tuple[int, int, int], seed: int) -> T
     """Standard normal (num_samples, *shape) on the CPU; a larger num_samples only appends."""
     generator = torch.Generator().manual_seed(seed)
     return torch.stack([torch.randn(shape, generator=generator) for _ in range(num_samples)])
+
+
+class Sampler:
+    """Samples models of one noise process and one encoder, by `sample_images`.
+
+    Args:
+        process: its deterministic scheduler is used.
+        encoder: makes conditions and decodes latents.
+    """
+
+    def __init__(self, process: NoiseProcess, encoder: Encoder) -> None:
+        self.process = process
+        self.encoder = encoder
+
+    def sample(
+        self,
+        model: nn.Module,
+        *,
+        num_samples: int,
+        first: int = 0,
+        class_labels: Sequence[int] | None = None,
+        prompts: Sequence[str] | None = None,
+        guidance_scale: float = 1.0,
+        batch_size: int = 64,
+        **options,
+    ) -> Tensor:
+        """Images (num_samples, channels, height, width), float32, on the CPU, in [-1, 1].
+
+        Args:
+            model: student or teacher.
+            first: number of the first one, where these are a part of more samples: classes and
+                prompts go on in turn from there.
+            class_labels, prompts: of the samples, in turn; all classes or no text by default.
+            guidance_scale: of classifier-free guidance; 1 for none.
+            options: of `sample_images`.
+
+        Raises:
+            UsageError: conditions or guidance that the model does not take.
+        """
+        null, numbers = None, range(first, first + num_samples)
+        if guidance_scale != 1 and self._is_conditioned:
+            null = self.encoder.null_conditions(num_samples)
+        return sample_images(
+            model,
+            self.process.sampler(),
+            num_samples=num_samples,
+            batch_size=batch_size,
+            size=self.encoder.shape[-1],
+            conditions=self._conditions(numbers, class_labels, prompts, batch_size),
+            null_conditions=null,
+            guidance_scale=guidance_scale,
+            decode=self.encoder.decode,
+            **options,
+        )
+
+    def record(self) -> dict:
+        """Class and settings of the scheduler, as JSON has them; what is not finite is text."""
+        scheduler = self.process.sampler()
+        # diffusers notes under names with an underscore where a config came from.
+        settings = {name: x for name, x in scheduler.config.items() if not name.startswith("_")}
+        text = json.dumps({"class": type(scheduler).__name__, **settings}, default=str)
+        return json.loads(text, parse_constant=str)
+
+    @property
+    def _is_conditioned(self) -> bool:
+        return self.encoder.takes_captions or self.encoder.takes_labels
+
+    def _conditions(self, numbers: range, class_labels, prompts, batch_size: int) -> dict:
+        encoder, items = self.encoder, {}
+        if prompts is not None and not encoder.takes_captions:
+            raise UsageError(f"{encoder.folder} takes no text: leave out --prompts")
+        if class_labels is not None and not encoder.takes_labels:
+            raise UsageError(f"{encoder.folder} takes no classes: leave out --class_labels")
+        if encoder.takes_labels:
+            items["class_labels"] = self._labels(numbers, class_labels)
+        if not encoder.takes_captions:
+            items["images"] = torch.empty(len(numbers), 0)  # says how many
+            return encoder.conditions(items)
+        texts = in_turn(prompts or [""], numbers)
+        parts = [
+            encoder.conditions({"captions": texts[first : first + batch_size]})
+            for first in range(0, len(numbers), batch_size)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _labels(self, numbers: range, class_labels: Sequence[int] | None) -> Tensor:
+        classes = self.encoder.family.num_classes(self.encoder.config)
+        labels = torch.tensor(class_labels or range(classes))
+        if not 0 <= labels.min() <= labels.max() < classes:
+            raise UsageError(
+                f"--class_labels must be in 0 ... {classes - 1}, got {list(class_labels)}"
+            )
+        return labels[torch.tensor(numbers) % len(labels)]
+
+
+def in_turn(values: Sequence[str], numbers: range) -> list[str]:
+    """The values of these samples, where all samples take them in turn."""
+    return [values[number % len(values)] for number in numbers]
+
+
+def sampling_options(config) -> dict:
+    """Those settings of a command that are arguments of `Sampler.sample`."""
+    return {name: getattr(config, name) for name in OPTIONS}
 
 
 @torch.no_grad()
@@ -47,7 +155,7 @@ def sample_images(
     null_conditions: Conditions | None = None,
     guidance_scale: float = 1.0,
     decode: Callable[[Tensor], Tensor] | None = None,
-    answer: Answer = answer,
+    denoise: DenoiseFn = denoise,
 ) -> Tensor:
     """Runs the reverse process of ``model`` from noise that ``seed`` fixes.
 
@@ -68,8 +176,8 @@ def sample_images(
             the empty ones of classifier-free guidance.
         guidance_scale: 1 for no guidance.
         decode: from latents to images in [-1, 1].
-        answer: from the model, its input, timesteps and conditions to the output that is used, for
-            each branch of the guidance.
+        denoise: gives the output from the model, its input, timesteps and conditions; it is called
+            for each branch of the guidance.
 
     Returns:
         (num_samples, channels, height, width), float32, on the CPU, in [-1, 1].
@@ -78,7 +186,7 @@ def sample_images(
     scheduler = type(scheduler).from_config(scheduler.config)
     generator = torch.Generator().manual_seed(seed)
     noise = initial_noise(num_samples, _noise_shape(model, size), seed)
-    start(scheduler, num_inference_steps, noise)
+    set_timesteps(scheduler, num_inference_steps, noise)
     was_training = model.training
     model.eval().to(device)
     steps = -(-num_samples // batch_size) * len(scheduler.timesteps)
@@ -86,17 +194,17 @@ def sample_images(
     with tqdm(total=steps, desc=description, disable=description is None) as bar:
         for first in range(0, num_samples, batch_size):
             part = slice(first, first + batch_size)
-            given = {name: value[part].to(device) for name, value in (conditions or {}).items()}
-            empty = None
+            conditional = slice_conditions(conditions or {}, part, device)
+            unconditional = None
             if guidance_scale != 1 and null_conditions is not None:
-                empty = {name: value[part].to(device) for name, value in null_conditions.items()}
-            start(scheduler, num_inference_steps, noise)  # multistep schedulers keep a history
+                unconditional = slice_conditions(null_conditions, part, device)
+            branches = (conditional, unconditional, guidance_scale)
+            set_timesteps(
+                scheduler, num_inference_steps, noise
+            )  # multistep schedulers keep a history
             images = noise[part].to(device) * getattr(scheduler, "init_noise_sigma", 1.0)
             for timestep in scheduler.timesteps:
-                output = _denoise(
-                    partial(answer, model), scheduler, images, timestep, given, empty,
-                    guidance_scale,
-                )  # fmt: skip
+                output = _guided(partial(denoise, model), scheduler, images, timestep, *branches)
                 images = scheduler.step(output, timestep, images, generator=generator).prev_sample
                 bar.update()
             images = images if decode is None else decode(images)
@@ -105,8 +213,15 @@ def sample_images(
     return torch.cat(samples)
 
 
-def _denoise(
-    answer: Callable[[Tensor, Tensor, Conditions], Tensor],
+def slice_conditions(
+    conditions: Conditions, part: slice, device: torch.device | str
+) -> dict[str, Tensor]:
+    """The conditions (N, ...) of some of the images, on a device."""
+    return {name: value[part].to(device) for name, value in conditions.items()}
+
+
+def _guided(
+    denoise: Callable[[Tensor, Tensor, Conditions], Tensor],
     scheduler,
     images: Tensor,
     timestep: Tensor,
@@ -119,14 +234,14 @@ def _denoise(
     if hasattr(scheduler, "scale_model_input"):
         scaled = scheduler.scale_model_input(images, timestep)
     timesteps = timestep.to(images.device).expand(len(images))
-    output = answer(scaled, timesteps, conditions)
+    output = denoise(scaled, timesteps, conditions)
     if null_conditions is None:
         return output
-    empty = answer(scaled, timesteps, null_conditions)
-    return empty + guidance_scale * (output - empty)
+    unconditional = denoise(scaled, timesteps, null_conditions)
+    return unconditional + guidance_scale * (output - unconditional)
 
 
-def start(scheduler, num_inference_steps: int, noise: Tensor) -> None:
+def set_timesteps(scheduler, num_inference_steps: int, noise: Tensor) -> None:
     """Sets the timesteps of samples that start at this noise (N, channels, height, width)."""
     if not scheduler.config.get("use_dynamic_shifting"):
         scheduler.set_timesteps(num_inference_steps)

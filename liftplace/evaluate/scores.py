@@ -101,18 +101,18 @@ def frechet_distance(
 
     Source: Dowson and Landau, 1982; Heusel et al., NeurIPS 2017, equation 6.
     """
-    theirs = real if isinstance(real, Moments) else Moments.of(real)
-    ours = Moments.of(generated)
-    if num_components is not None and num_components < len(ours.mean):
-        leading = principal_axes(theirs, num_components)
-        theirs, ours = theirs.project(leading), ours.project(leading)
-    values, axes = torch.linalg.eigh(theirs.covariance)
+    real = real if isinstance(real, Moments) else Moments.of(real)
+    generated = Moments.of(generated)
+    if num_components is not None and num_components < len(generated.mean):
+        leading = principal_axes(real, num_components)
+        real, generated = real.project(leading), generated.project(leading)
+    values, axes = torch.linalg.eigh(real.covariance)
     root = axes * values.clamp_min(0).sqrt() @ axes.T
     # C1 C2 has the eigenvalues of the symmetric root(C1) C2 root(C1).
-    product = torch.linalg.eigvalsh(root @ ours.covariance @ root)
+    product = torch.linalg.eigvalsh(root @ generated.covariance @ root)
     trace_of_root = product.clamp_min(0).sqrt().sum()
-    shift = (theirs.mean - ours.mean).square().sum()
-    traces = theirs.covariance.trace() + ours.covariance.trace()
+    shift = (real.mean - generated.mean).square().sum()
+    traces = real.covariance.trace() + generated.covariance.trace()
     return (shift + traces - 2 * trace_of_root).item()
 
 

@@ -13,17 +13,17 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from liftplace.common.errors import UsageError
-from liftplace.evaluate.features import write_whole
+from liftplace.common.files import write_whole
 from liftplace.evaluate.scores import Moments
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a file says of real images."""
+    """Features of real images, as a file has them."""
 
     real: Tensor | Moments  # (N, features) float32, on the CPU
     other_real: Tensor | None  # as many of other images, for the floor
-    about: dict  # of the images, as whoever wrote the file knew
+    about: dict  # JSON values that describe the images
 
 
 def save_statistics(
@@ -33,9 +33,9 @@ def save_statistics(
 
     Args:
         file: written whole or not at all.
-        real, other_real, network: of `Judge`.
-        about: of the images, as JSON has it: `resolution`, the side that they were scaled to
-            before the network saw them, and whatever else is to be known.
+        real, other_real, network: of `Evaluator`.
+        about: JSON values that describe the images: `resolution`, the side that they were scaled
+            to before the network, and anything else.
     """
     tensors = {"real": real.cpu().contiguous()}
     if other_real is not None:
@@ -62,8 +62,8 @@ def load_statistics(
     if str(file).endswith(".npz"):
         return Statistics(_moments(file), None, {"sha256": _hash(file)})
     tensors, about = _read(file)
-    ours = _of_network(network) | {"resolution": resolution}
-    for name, value in ours.items():
+    expected = _of_network(network) | {"resolution": resolution}
+    for name, value in expected.items():
         if about.get(name) != value:
             raise UsageError(
                 f"--reference_stats {file} has another {name}: {about.get(name)} there, {value} "
@@ -118,7 +118,7 @@ def _read(file: str | Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _unreadable(file: str | Path, reason: object) -> UsageError:
-    return UsageError(f"--reference_stats {file} does not do: {reason}")
+    return UsageError(f"--reference_stats {file} cannot be used: {reason}")
 
 
 def _of_network(network: nn.Module) -> dict:

@@ -1,7 +1,6 @@
 """The folder of a model that diffusers loads, and what liftplace keeps beside it."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from diffusers import DDPMPipeline
 from torch import nn
 
 from liftplace.common.errors import UsageError
+from liftplace.common.files import updated_folder
 from liftplace.families import family_of_model
 from liftplace.models.noise import NoiseProcess
 
@@ -34,30 +34,20 @@ def save_pipeline(
             copied. Without one, an unconditional UNet2DModel becomes a DDPMPipeline, and any other
             model stands beside its scheduler, without an index.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / ".saving"
-    shutil.rmtree(partial, ignore_errors=True)
     family = family_of_model(model)
-    if base_pipeline is not None and (Path(base_pipeline) / INDEX).is_file():
-        _copy_parts(Path(base_pipeline), partial, family.component)
-        model.save_pretrained(partial / family.component)
-    elif family.class_name == "UNet2DModel" and family.num_classes(model.config) is None:
-        DDPMPipeline(unet=model, scheduler=process.scheduler).save_pretrained(partial)
-    else:
-        model.save_pretrained(partial / family.component)
-        process.scheduler.save_pretrained(partial / "scheduler")
-    for new in sorted(partial.iterdir(), key=lambda path: path.is_file()):  # the index last
-        old = folder / new.name
-        if old.is_dir():
-            shutil.rmtree(old)
-        os.replace(new, old)
-    partial.rmdir()
+    with updated_folder(Path(folder)) as partial:  # its files, the index among them, go last
+        if base_pipeline is not None and (Path(base_pipeline) / INDEX).is_file():
+            _copy_parts(Path(base_pipeline), partial, family.component)
+            model.save_pretrained(partial / family.component)
+        elif family.class_name == "UNet2DModel" and family.num_classes(model.config) is None:
+            DDPMPipeline(unet=model, scheduler=process.scheduler).save_pretrained(partial)
+        else:
+            model.save_pretrained(partial / family.component)
+            process.scheduler.save_pretrained(partial / "scheduler")
 
 
 def _copy_parts(source: Path, target: Path, component: str) -> None:
     """A pipeline's folder without the part that is replaced, and without what is none of it."""
-    target.mkdir()
     index = json.loads((source / INDEX).read_text(encoding="utf-8"))
     for name in index:
         if name != component and (source / name).is_dir():

@@ -1,4 +1,4 @@
-"""What the pictures of reports have in common: their size, their scales and the look of lines."""
+"""The common look of all plots: size, scales, colours, and names and smoothing of lines."""
 
 import math
 from pathlib import Path
@@ -10,9 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from liftplace.plots.colours import OKABE_ITO
 from liftplace.plots.images import new_figure
 
+# Okabe and Ito's palette, which colour-blind readers can tell apart; without its yellow, which is
+# too pale for a line on white.
+OKABE_ITO = {
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "green": "#009E73",
+    "orange": "#E69F00",
+    "purple": "#CC79A7",
+    "sky blue": "#56B4E9",
+    "black": "#000000",
+}
 WIDTH, DPI = 9.0, 150  # inches; shown 900 pixels wide, 10 points are 14 pixels high
 DASHES = ("-", (0, (4, 1.2)), (0, (5, 1, 1, 1)), (0, (1.4, 0.8)))
 NARROW = 2.0  # a logarithmic axis whose ends are nearer has the ticks of a linear one
@@ -33,6 +43,26 @@ def short(label: str, length: int = LABEL) -> str:
     """The label, its middle left out where it is longer than `length`."""
     half = (length - 3) // 2
     return label if len(label) <= length else f"{label[:half]} … {label[-half:]}"
+
+
+def labels_of(paths: list[Path]) -> list[str]:
+    """The shortest ends of the paths, of one length, that differ."""
+    longest = max(len(path.parts) for path in paths)
+    for length in range(1, longest + 1):
+        labels = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(labels)) == len(paths):
+            break
+    return labels
+
+
+def running_mean(values: np.ndarray, share: int = 20) -> np.ndarray:
+    """Mean over about a `share`-th of the values around each; over fewer at both ends."""
+    reach = max(1, len(values) // (2 * share))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    positions = np.arange(len(values))
+    first = np.maximum(positions - reach, 0)
+    last = np.minimum(positions + reach + 1, len(values))
+    return (sums[last] - sums[first]) / (last - first)
 
 
 def suits_log(values: np.ndarray) -> bool:
@@ -97,7 +127,7 @@ def finish(figure: Figure, styles: dict[str, dict], path: Path) -> None:
         Line2D([], [], label=name, **{"linewidth": 1.6} | style) for name, style in styles.items()
     ]
     figure.set_figheight(figure.get_figheight() - 0.4 + height)
-    figure.legend(handles=lines, loc="upper center", ncols=columns, frameon=False, fontsize=10,
-                  handlelength=2.8)  # fmt: skip
+    look = {"frameon": False, "fontsize": 10, "handlelength": 2.8}
+    figure.legend(handles=lines, loc="upper center", ncols=columns, **look)
     figure.tight_layout(rect=(0, 0, 1, 1 - height / figure.get_figheight()))
     figure.savefig(path, dpi=DPI)

@@ -1,4 +1,4 @@
-"""Pictures of training: the metrics of several runs over the steps, and their samples."""
+"""Plots of training: the metrics of several runs over the steps, and their samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,25 +13,29 @@ from liftplace.plots.axes import (
     DPI,
     WIDTH,
     dress,
+    running_mean,
     set_log,
     short,
     style_of,
     suits_log,
     whole_numbers,
-)  # fmt: skip
+)
 from liftplace.plots.images import new_figure
-from liftplace.plots.smoothing import running_mean
 from liftplace.report.runs import Curve, Run
 
 FEW = 40  # logged values that are marked one by one, and not smoothed
 COLUMNS = 5  # of samples
 EVALUATION = "evaluation/"
-APART = ("weighted/", "gradient_share/", "gradient_norm/")  # drawn by liftplace.report.term_curves
+APART = (
+    "weighted/",
+    "gradient_share/",
+    "gradient_norm/",
+)  # plotted by liftplace.report.term_curves
 
 
 @dataclass(frozen=True)
 class Panel:
-    """How one metric is drawn."""
+    """How one metric is plotted."""
 
     title: str
     unit: str | None = None  # by default that of the run's reduction
@@ -111,28 +115,26 @@ def save_curves(runs: Sequence[Run], panels: dict[str, Panel], path: str | Path)
     for place, (metric, panel) in enumerate(panels.items()):
         alone = place == len(panels) - 1 and place % 2 == 0  # it has the row for itself
         axes = figure.add_subplot(grid[place // 2, :] if alone else grid[place // 2, place % 2])
-        _draw(axes, runs, metric, panel)
+        _plot(axes, runs, metric, panel)
     lines = [
         axes.plot([], [], linewidth=1.8, label=label, **style_of(number))[0]
         for number, label in enumerate(labels)
     ]
-    figure.legend(
-        handles=lines, loc="upper center", ncols=legend_columns, frameon=False, fontsize=10,
-        handlelength=2.6,
-    )  # fmt: skip
+    look = {"frameon": False, "fontsize": 10, "handlelength": 2.6}
+    figure.legend(handles=lines, loc="upper center", ncols=legend_columns, **look)
     figure.tight_layout(rect=(0, 0, 1, 1 - top / height))
     figure.savefig(path, dpi=DPI)
 
 
-def _draw(axes: Axes, runs: Sequence[Run], metric: str, panel: Panel) -> None:
-    drawn = {number: run.curves[metric] for number, run in enumerate(runs) if metric in run.curves}
-    for number, curve in drawn.items():
-        draw_curve(axes, curve, style_of(number), smooth=panel.smooth)
+def _plot(axes: Axes, runs: Sequence[Run], metric: str, panel: Panel) -> None:
+    curves = {number: run.curves[metric] for number, run in enumerate(runs) if metric in run.curves}
+    for number, curve in curves.items():
+        plot_curve(axes, curve, style_of(number), smooth=panel.smooth)
         if panel.better is not None:
             best = best_of(curve, panel.better)
             star = {"marker": "*", "ms": 13, "mec": "white", "color": style_of(number)["color"]}
             axes.plot(curve.steps[best], curve.values[best], zorder=3, clip_on=False, **star)
-    if panel.logarithmic and suits_log(np.concatenate([each.values for each in drawn.values()])):
+    if panel.logarithmic and suits_log(np.concatenate([each.values for each in curves.values()])):
         set_log(axes)
     if panel.limits is not None:
         axes.set_ylim(panel.limits)
@@ -141,7 +143,7 @@ def _draw(axes: Axes, runs: Sequence[Run], metric: str, panel: Panel) -> None:
     whole_numbers(axes)
 
 
-def draw_curve(axes: Axes, curve: Curve, style: dict, *, smooth: bool = True) -> None:
+def plot_curve(axes: Axes, curve: Curve, style: dict, *, smooth: bool = True) -> None:
     """Few values are marked; of many the raw ones are pale beside their running mean."""
     few = len(curve.values) < FEW
     if few or not smooth:

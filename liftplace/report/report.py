@@ -46,15 +46,22 @@ HEADINGS = {
     "samples": "Samples",
 }
 SHOWN = (
-    "pretrained_teacher_name_or_path", "student", "student_block_out_channels", "loss",
-    "max_train_steps", "learning_rate", "lr_scheduler", "use_ema", "seed",
-)  # fmt: skip
+    "pretrained_teacher_name_or_path",
+    "student",
+    "student_block_out_channels",
+    "loss",
+    "max_train_steps",
+    "learning_rate",
+    "lr_scheduler",
+    "use_ema",
+    "seed",
+)
 NOT_COMPARED = {"output_dir", "hub_model_id", "logging_dir", "resume_from_checkpoint"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Draw the curves, samples and settings of training runs side by side, into report.html."""
+    """Put the curves, samples and settings of training runs side by side, into report.html."""
 
     runs: Positional[Annotated[tuple[str, ...], arg(metavar="RUN [RUN ...]")]] = ()
     """Folders of the runs, finished or not: each the --output_dir of a run."""
@@ -84,15 +91,15 @@ def report(config: ReportConfig) -> None:
 
     config.check_complete()
     runs = read_runs(config.runs)
-    drawn = [run for run in runs if run.curves]
+    logged = [run for run in runs if run.curves]
     with new_folder(Path(config.output_dir)) as folder:
         pictures = {}
-        for name, panels in curves.panels_of(drawn).items():
+        for name, panels in curves.panels_of(logged).items():
             pictures[name] = folder / f"{name}.png"
-            curves.save_curves(drawn, panels, pictures[name])
-        for name, family in term_curves.families_of(drawn).items():
+            curves.save_curves(logged, panels, pictures[name])
+        for name, family in term_curves.families_of(logged).items():
             pictures[name] = folder / f"{name}.png"
-            term_curves.save_terms(drawn, family, pictures[name])
+            term_curves.save_terms(logged, family, pictures[name])
         if any(run.samples for run in runs):
             pictures["samples"] = folder / "samples.png"
             curves.save_samples(runs, pictures["samples"])
@@ -141,7 +148,7 @@ def settings_table(runs: Sequence["Run"]) -> list[list[str]]:
     """A header and a row a setting: the main ones, and those that are not the same in all runs. A
     run without a record has no column."""
     known = [run for run in runs if run.settings]
-    # What a learner minimises stands in its objective; the settings say it again, in part.
+    # A learner's objective is complete; the settings repeat part of it.
     settings = [run.settings | run.objective for run in known]
     names = {name: None for name in SHOWN} | {name: None for each in settings for name in each}
     rows = [["setting", *(run.label for run in known)]]

@@ -1,4 +1,4 @@
-"""What is on disk of a training run: its metrics, settings and samples."""
+"""The files of a training run: its metrics, settings and samples."""
 
 import json
 import re
@@ -10,11 +10,10 @@ import numpy as np
 import yaml
 
 from liftplace.common.errors import UsageError
-from liftplace.plots.labels import labels_of
+from liftplace.plots.axes import labels_of
 
-METRICS, RECORD, SETTINGS, STUDENT = (
-    "metrics.jsonl", "run.json", "config.yaml", "liftplace_config.json"
-)  # fmt: skip
+METRICS, RECORD = "metrics.jsonl", "run.json"
+SETTINGS, STUDENT = "config.yaml", "liftplace_config.json"
 SAMPLE = re.compile(r"(.+)-(\d{6,})\.png")  # as liftplace.train.loop names them
 
 
@@ -70,19 +69,19 @@ def read_runs(folders: tuple[str, ...]) -> list[Run]:
             raise UsageError(f"RUN {path} is given {times} times: name each run once")
     runs = [
         run
-        for given, path, label in zip(folders, paths, labels_of(paths), strict=True)
-        for run in _read_run(given, path, label)
+        for folder, path, label in zip(folders, paths, labels_of(paths), strict=True)
+        for run in _read_run(folder, path, label)
     ]
     if not any(run.last_step for run in runs):
         raise UsageError(f"no step is logged yet in {', '.join(folders)}: wait for the first")
     return runs
 
 
-def _read_run(given: str, folder: Path, label: str) -> list[Run]:
+def _read_run(name: str, folder: Path, label: str) -> list[Run]:
     if not folder.is_dir():
-        raise UsageError(f"RUN {given} is no folder: name the --output_dir of a run")
+        raise UsageError(f"RUN {name} is no folder: name the --output_dir of a run")
     if not (folder / METRICS).is_file():
-        raise UsageError(f"RUN {given} holds no {METRICS}: name the --output_dir of a run")
+        raise UsageError(f"RUN {name} holds no {METRICS}: name the --output_dir of a run")
     lines = _read_lines(folder / METRICS)
     record = _read_object(folder / RECORD, json.loads)
     # config.yaml is read where there is no record: it may be kept without one.
@@ -92,7 +91,7 @@ def _read_run(given: str, folder: Path, label: str) -> list[Run]:
     objectives = record.get("objectives") or {}
     samples = _samples(folder / "samples")
     learners = _learners(lines, objectives)
-    if len(learners) == 1:  # everything is its own
+    if len(learners) == 1:  # it has no name
         objectives, samples = (
             {"": next(iter(each.values()), {})} for each in (objectives, samples)
         )
@@ -121,14 +120,14 @@ def _learners(lines: list[dict], objectives: dict) -> dict[str, str]:
 
 def _curves(lines: list[dict], prefix: str) -> dict[str, Curve]:
     """The metrics whose names begin so; where a step was logged twice, the later line holds."""
-    found: dict[str, dict[int, float]] = {}
+    values_by_step: dict[str, dict[int, float]] = {}
     for line in lines:
         for key, value in line.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if key != "step" and key.startswith(prefix) and number:
-                found.setdefault(key.removeprefix(prefix), {})[line["step"]] = value
+                values_by_step.setdefault(key.removeprefix(prefix), {})[line["step"]] = value
     curves = {}
-    for name, by_step in found.items():
+    for name, by_step in values_by_step.items():
         steps = np.array(sorted(by_step))
         values = np.array([by_step[step] for step in steps], dtype=np.float64)
         finite = np.isfinite(values)
@@ -139,11 +138,11 @@ def _curves(lines: list[dict], prefix: str) -> dict[str, Curve]:
 
 def _samples(folder: Path) -> dict[str, dict[int, Path]]:
     """The pictures by learner and step."""
-    found: dict[str, dict[int, Path]] = {}
+    pictures: dict[str, dict[int, Path]] = {}
     for path in sorted(folder.glob("*.png")):
-        if matched := SAMPLE.fullmatch(path.name):
-            found.setdefault(matched[1], {})[int(matched[2])] = path
-    return found
+        if match := SAMPLE.fullmatch(path.name):
+            pictures.setdefault(match[1], {})[int(match[2])] = path
+    return pictures
 
 
 def _read_lines(path: Path) -> list[dict]:

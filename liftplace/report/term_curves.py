@@ -1,4 +1,4 @@
-"""Pictures of the terms of one loss against each other, over the steps of each run."""
+"""Plots of the terms of one loss beside each other, over the steps of each run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from liftplace.plots.axes import (
     suits_log,
     whole_numbers,
 )
-from liftplace.report.curves import draw_curve
+from liftplace.report.curves import plot_curve
 from liftplace.report.runs import Run
 
 # Each with its look; coarse is orange and fine blue here as in the pictures of an analysis.
@@ -52,18 +52,18 @@ def families_of(runs: Sequence[Run]) -> dict[str, Family]:
 
 def save_terms(runs: Sequence[Run], family: Family, path: Path) -> None:
     """A panel for each run that has such metrics, a line a term, all panels on one y scale."""
-    found = {run.label: _terms(run, family) for run in runs}
-    found = {label: terms for label, terms in found.items() if terms}
-    figure, grid = panels(len(found))
-    used = list({term: None for terms in found.values() for term in terms})
+    by_run = {run.label: _terms(run, family) for run in runs}
+    by_run = {label: terms for label, terms in by_run.items() if terms}
+    figure, grid = panels(len(by_run))
+    used = list({term: None for terms in by_run.values() for term in terms})
     used.sort(key=lambda term: TERMS.index(term) if term in TERMS else len(TERMS))
     styles = {
         term: style_of(TERMS.index(term) if term in TERMS else len(TERMS) + number)
         for number, term in enumerate(used)
     }
-    for axes, (label, terms) in zip(grid, found.items(), strict=True):
+    for axes, (label, terms) in zip(grid, by_run.items(), strict=True):
         for term, curve in terms.items():
-            draw_curve(axes, curve, styles[term])
+            plot_curve(axes, curve, styles[term])
         dress(axes, short(label), "optimiser step", family.unit)
         whole_numbers(axes)
     _one_scale(grid, family)

@@ -1,14 +1,11 @@
 """`liftplace prune`: a small student of a teacher."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from liftplace import __version__
+from liftplace.common.files import whole_folder
 from liftplace.models.loading import load_model
 from liftplace.models.norms import norm_warning
 from liftplace.models.saving import RECORD
@@ -35,7 +32,7 @@ def prune(config: PruneConfig) -> None:
         "prune": asdict(config),
         "layer_map": layer_map,
     }
-    with _new_folder(Path(config.output_dir)) as folder:
+    with whole_folder(Path(config.output_dir).resolve()) as folder:
         student.save_pretrained(folder)
         text = json.dumps(record, indent=2) + "\n"
         (folder / RECORD).write_text(text, encoding="utf-8")
@@ -43,14 +40,3 @@ def prune(config: PruneConfig) -> None:
     if (problem := norm_warning(student)) and not norm_warning(teacher.model):
         print(f"Warning: {problem}. Use fewer norm groups")
     print(f"{config.output_dir}: give it as --student to liftplace distill")
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder that gets its name when everything is in it."""
-    folder = folder.resolve()
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    os.replace(partial, folder)

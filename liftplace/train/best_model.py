@@ -2,13 +2,17 @@
 
 import json
 import math
-import os
-import shutil
 from pathlib import Path
 
-from liftplace.evaluate.judge import Score
+from liftplace.common.files import (
+    flush,
+    partial_of,
+    recover_folder,
+    replace_folder,
+    write_text_whole,
+)
+from liftplace.evaluate.evaluator import Score
 from liftplace.models.noise import NoiseProcess
-from liftplace.train.checkpoint import flush
 from liftplace.train.export import BEST
 from liftplace.train.trainer import ModelTrainer
 
@@ -36,15 +40,14 @@ class BestModel:
     ) -> None:
         self.folder, self.metric, self.basis = folder, metric, basis
         self._process, self._base_pipeline = process, base_pipeline
-        self._partial = folder.with_name(f".{folder.name}.partial")
-        self._old = folder.with_name(f".{folder.name}.old")
+        self._partial = partial_of(folder)
 
     def is_better(self, scores: dict[str, Score]) -> bool:
         """Whether these are better than those of the folder; never if the metric's is not finite.
 
-        Call it in the main process.
+        Called on the main process only.
         """
-        self._put_back()
+        recover_folder(self.folder, _is_complete)
         score = scores[self.metric]
         if not math.isfinite(score.value):
             return False
@@ -71,21 +74,11 @@ class BestModel:
             },
             "basis": self.basis,
         }
-        note = self._partial / f".{BEST}"
-        note.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         flush(self._partial)
-        os.replace(note, self._partial / BEST)  # what has it is complete
-        if self.folder.is_dir():
-            os.replace(self.folder, self._old)
-        os.replace(self._partial, self.folder)
-        shutil.rmtree(self._old, ignore_errors=True)
+        # Last: a folder that has this file is complete.
+        write_text_whole(self._partial / BEST, json.dumps(record, indent=2) + "\n")
+        replace_folder(self.folder)
 
-    def _put_back(self) -> None:
-        """Finish what a killed run left half done."""
-        if not self.folder.is_dir():
-            if (self._partial / BEST).is_file():
-                os.replace(self._partial, self.folder)
-            elif self._old.is_dir():
-                os.replace(self._old, self.folder)
-        for leftover in (self._partial, self._old):
-            shutil.rmtree(leftover, ignore_errors=True)
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / BEST).is_file()

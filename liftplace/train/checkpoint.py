@@ -4,7 +4,6 @@ A checkpoint is written into a hidden folder beside its place, flushed to the di
 """
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from liftplace.common.errors import UsageError
+from liftplace.common.files import flush, partial_of, put_in_place
 from liftplace.train.trainer import ModelTrainer, whole
 
 STATE = "state.json"
@@ -81,7 +81,7 @@ class Checkpoints:
         final = self.folder / f"checkpoint-{step}"
         if (final / STATE).is_file():
             return
-        partial = self.folder / f".{final.name}.partial"
+        partial = partial_of(final)
         if accelerator.is_main_process:
             self._remove_partial()
             partial.mkdir(parents=True)
@@ -93,8 +93,7 @@ class Checkpoints:
             if accelerator.is_main_process:
                 _write_own_state(partial, emas, trainers, step)
                 flush(partial)
-                os.replace(partial, final)
-                _flush_folder(self.folder)
+                put_in_place(partial, final)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch's are RuntimeErrors
             shutil.rmtree(partial, ignore_errors=True)
             raise CheckpointError(
@@ -168,22 +167,3 @@ def _load_ema(trainer: ModelTrainer, folder: Path, state: dict) -> None:
 
 def _ema_file(trainer: ModelTrainer) -> str:
     return f"ema-{trainer.name}.safetensors"
-
-
-def flush(folder: Path) -> None:
-    """Make sure that the folder's files are on the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return  # Windows cannot open a folder to flush it
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

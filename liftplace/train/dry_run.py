@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from liftplace.common.distributed import distributed_state
+from liftplace.common.text_table import text_table
 from liftplace.data.batches import effective_batch
 from liftplace.families import Family
 from liftplace.models.costs import count_parameters
@@ -50,8 +51,7 @@ class ResourceEstimate:
             ("memory: sum", f"{_size(sum(self.memory.values()))} a process, an estimate"),
             ("disk", f"{_size(self.disk)}: {parts}; {_size(self.free_disk)} free"),
         ]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return text_table(rows, left=2)
 
     def _models(self) -> list[tuple[str, str]]:
         student, teacher = self.student_parameters, self.teacher_parameters

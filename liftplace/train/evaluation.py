@@ -1,4 +1,4 @@
-"""Scores of samples while a model trains, and the best model so far."""
+"""Scores of samples while models train, and the best model of each."""
 
 import math
 from dataclasses import replace
@@ -15,27 +15,32 @@ from tqdm.auto import tqdm
 from liftplace.common.distributed import device_of, main_process_decides
 from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, load_dataset
-from liftplace.evaluate.collect import PART, seed_of_part
-from liftplace.evaluate.features import extract_features
-from liftplace.evaluate.judge import Judge, Score
+from liftplace.evaluate.evaluator import Evaluator, Score
+from liftplace.evaluate.features import real_features
 from liftplace.evaluate.networks import load_network
-from liftplace.evaluate.reference import real_features
-from liftplace.evaluate.sampler import Sampler
+from liftplace.evaluate.parts import parts_of, sample_part
+from liftplace.evaluate.sampling import Sampler
 from liftplace.train.best_model import BestModel
 from liftplace.train.run_config import RunConfig
 from liftplace.train.trainer import ModelTrainer
 
 
-class Examiner:
-    """Scores trainers, and keeps the best model of each where `config.metric_for_best_model` is
-    given: in the folder best of the run, of several trainers in best/<name>.
+class ValidationCallback:
+    """Scores trainers as `liftplace evaluate` scores saved models, without intervals. Where
+    `config.metric_for_best_model` is given, it keeps the best model of each: in the folder best of
+    the run, of several trainers in best/<name>.
+
+    Every evaluation of a run starts from the same noise. Every process of the run makes one.
 
     Args:
         trainers: of the run.
-        dataset, sampler, config, accelerator: see `Evaluation`.
+        dataset: of its images, which are the reference unless `config.reference_dir` names others.
+        sampler: on the accelerator's device.
+        config, accelerator: of the run.
         base_pipeline: of `ModelTrainer.save`.
 
-    Raises: as `Evaluation`.
+    Raises:
+        UsageError: no images to compare with, too few, or no such network.
     """
 
     def __init__(
@@ -47,61 +52,20 @@ class Examiner:
         accelerator: Accelerator,
         base_pipeline: str | Path | None = None,
     ) -> None:
-        self._evaluation = Evaluation(config, dataset, sampler, accelerator)
-        self._accelerator = accelerator
-        folder, metric = Path(config.output_dir) / "best", config.metric_for_best_model
-        basis, process = self._evaluation.basis, sampler.process
-        self._best = {}
-        for trainer in trainers if metric is not None else ():
-            place = folder / trainer.name if len(trainers) > 1 else folder
-            self._best[trainer.name] = BestModel(place, metric, basis, process, base_pipeline)
-
-    def __call__(self, trainer: ModelTrainer, step: int) -> dict[str, float]:
-        """The scores for the log. Every process of the run calls this."""
-        scores = self._evaluation.scores(trainer)
-        unfit = [score.name for score in scores.values() if not math.isfinite(score.value)]
-        if unfit and trainer.is_main_process:
-            tqdm.write(f"step {step}: {', '.join(unfit)} of {trainer.name} is not finite")
-        best = self._best.get(trainer.name)
-        if best is not None:
-            if main_process_decides(self._accelerator, partial(best.is_better, scores)):
-                best.keep(trainer, step, scores)
-        return {f"evaluation/{score.name}": score.value for score in scores.values()}
-
-
-class Evaluation:
-    """Scores trainers as `liftplace evaluate` scores saved models, without intervals.
-
-    Every evaluation of a run starts from the same noise. Every process of the run makes one.
-
-    Args:
-        config: of the run.
-        dataset: of its images, which are the reference unless `config.reference_dir` names others.
-        sampler: on the accelerator's device.
-        accelerator: of the run.
-
-    Raises:
-        UsageError: no images to compare with, too few, or no such network.
-    """
-
-    def __init__(
-        self, config: RunConfig, dataset: Dataset, sampler: Sampler, accelerator: Accelerator
-    ) -> None:
         self._config, self._sampler, self._accelerator = config, sampler, accelerator
-        device = device_of(accelerator)
+        device, count = device_of(accelerator), config.num_evaluation_samples
         self._network = load_network(config.feature_network, config.feature_weights).to(device)
         if "is" in config.evaluation_metrics and not hasattr(self._network, "logits"):
             raise UsageError(f"--evaluation_metrics is: {self._network.name} has no classes")
         reference = _reference(config, dataset, sampler.encoder.resolution)
-        self._judge = None
+        self._evaluator = None
         if accelerator.is_main_process:
-            count = config.num_evaluation_samples
             real, _ = real_features(reference, self._network, count, device, floor=False)
-            self._judge = Judge(self._network, real, draws=0)
+            self._evaluator = Evaluator(self._network, real, draws=0)
         accelerator.wait_for_everyone()
-        self.basis = {
+        basis = {
             "reference": reference.identity(),
-            "num_samples": config.num_evaluation_samples,
+            "num_samples": count,
             "num_inference_steps": config.num_inference_steps,
             "guidance_scale": config.guidance_scale,
             "prompts": config.validation_prompts and list(config.validation_prompts),
@@ -109,6 +73,26 @@ class Evaluation:
             "feature_network": self._network.name,
             "feature_network_sha256": self._network.weights_sha256,
         }
+        self._best = {}
+        if (metric := config.metric_for_best_model) is not None:
+            best = Path(config.output_dir) / "best"
+            for each in trainers:
+                folder = best / each.name if len(trainers) > 1 else best
+                self._best[each.name] = BestModel(
+                    folder, metric, basis, sampler.process, base_pipeline
+                )
+
+    def __call__(self, trainer: ModelTrainer, step: int) -> dict[str, float]:
+        """The scores for the log. Every process of the run calls this."""
+        scores = self.scores(trainer)
+        names = [score.name for score in scores.values() if not math.isfinite(score.value)]
+        if names and trainer.is_main_process:
+            tqdm.write(f"step {step}: {', '.join(names)} of {trainer.name} is not finite")
+        best = self._best.get(trainer.name)
+        if best is not None:
+            if main_process_decides(self._accelerator, partial(best.is_better, scores)):
+                best.keep(trainer, step, scores)
+        return {f"evaluation/{score.name}": score.value for score in scores.values()}
 
     def scores(self, trainer: ModelTrainer) -> dict[str, Score]:
         """By metric, of the trainer's final weights; NaN where its samples are not finite.
@@ -116,56 +100,47 @@ class Evaluation:
         Every process of the run calls this, and gets the same.
         """
         with trainer.final_weights() as model:
-            parts = gather_object([self._draw(trainer, model)])
-        features = {number: part for own in parts for number, part in own.items()}
+            gathered = gather_object([self._features(trainer, model)])
+        by_part = {number: part for process in gathered for number, part in process.items()}
 
         def score() -> list[Score]:
-            samples = torch.cat([features[number] for number in sorted(features)])
-            return self._score(samples.to(self._judge.real.device))
+            features = torch.cat([by_part[number] for number in sorted(by_part)])
+            return self._score(features.to(self._evaluator.real.device))
 
-        scores = main_process_decides(self._accelerator, score)
-        return dict(zip(self._config.evaluation_metrics, scores, strict=True))
+        rows = main_process_decides(self._accelerator, score)
+        return dict(zip(self._config.evaluation_metrics, rows, strict=True))
 
-    def _draw(self, trainer: ModelTrainer, model: nn.Module | None) -> dict[int, Tensor]:
+    def _features(self, trainer: ModelTrainer, model: nn.Module | None) -> dict[int, Tensor]:
         """The features of this process's parts of the samples, by the part's number."""
-        total, features_of_part = self._config.num_evaluation_samples, {}
-        firsts = range(0, total, PART)
-        rank, world_size = self._accelerator.process_index, self._accelerator.num_processes
-        if trainer.is_sharded:  # only the main process has a model
-            rank, world_size = (0, 1) if model is not None else (len(firsts), 1)
-        numbers, hidden = range(rank, len(firsts), world_size), not trainer.is_main_process
-        text = f"Evaluating {trainer.name}"
-        for number in tqdm(numbers, desc=text, unit="part", leave=False, disable=hidden):
-            count = min(PART, total - firsts[number])
-            images = self._images(model, number, firsts[number], count)
-            features = extract_features(images, self._network, description=None)
-            features_of_part[number] = features.cpu()
-        return features_of_part
-
-    def _images(self, model: nn.Module, number: int, first: int, count: int) -> Tensor:
         config = self._config
-        return self._sampler.sample(
-            model,
-            num_samples=count,
-            first=first,
-            num_inference_steps=config.num_inference_steps,
-            seed=seed_of_part(config.seed, number),
-            batch_size=config.train_batch_size,
-            prompts=config.validation_prompts,
-            guidance_scale=config.guidance_scale,
-            description=None,
-        )
+        parts = parts_of(config.num_evaluation_samples, config.seed)
+        if not trainer.is_sharded:
+            parts = parts[self._accelerator.process_index :: self._accelerator.num_processes]
+        elif model is None:  # only the main process has a model
+            parts = []
+        options = {
+            "num_inference_steps": config.num_inference_steps,
+            "batch_size": config.train_batch_size,
+            "prompts": config.validation_prompts,
+            "guidance_scale": config.guidance_scale,
+        }
+        label, hidden = f"Evaluating {trainer.name}", not trainer.is_main_process
+        return {
+            part.number: sample_part(self._sampler, model, self._network, part, **options)[1]
+            for part in tqdm(parts, desc=label, unit="part", leave=False, disable=hidden)
+        }
 
-    def _score(self, samples: Tensor) -> list[Score]:
-        judge, metrics = self._judge, self._config.evaluation_metrics
-        if samples.shape[1] != judge.real.shape[1]:
+    def _score(self, features: Tensor) -> list[Score]:
+        evaluator, metrics = self._evaluator, self._config.evaluation_metrics
+        if features.shape[1] != evaluator.real.shape[1]:
             raise UsageError(
-                f"feature_network {self._config.feature_network} gives {samples.shape[1]} features "
-                f"of a sample and {judge.real.shape[1]} of a real image: it must take both"
+                f"feature_network {self._config.feature_network} gives {features.shape[1]} "
+                f"features of a sample and {evaluator.real.shape[1]} of a real image: it must take "
+                "both"
             )
-        if samples.isfinite().all():
-            return judge.scores(metrics, samples)
-        return [replace(row, value=math.nan) for row in judge.scores(metrics, judge.real)]
+        if features.isfinite().all():
+            return evaluator.scores(metrics, features)
+        return [replace(row, value=math.nan) for row in evaluator.scores(metrics, evaluator.real)]
 
 
 def _reference(config: RunConfig, dataset: Dataset, resolution: int) -> Dataset:
@@ -174,11 +149,9 @@ def _reference(config: RunConfig, dataset: Dataset, resolution: int) -> Dataset:
             config.reference_dir, resolution=resolution, center_crop=config.center_crop
         )
     if isinstance(dataset, CachedLatents):
-        source = (
-            f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"
-        )
+        name = f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"
         raise UsageError(
-            f"--evaluation_steps needs images, and {source} holds latents: name the images' folder "
+            f"--evaluation_steps needs images, and {name} holds latents: name the images' folder "
             "with --reference_dir"
         )
     if len(dataset) < config.num_evaluation_samples:

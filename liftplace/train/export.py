@@ -1,7 +1,6 @@
 """The folder that a run leaves: a diffusers pipeline, what it was made with, and its model card."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from liftplace import __version__
 from liftplace.common.errors import UsageError
+from liftplace.common.files import write_text_whole
 from liftplace.models.costs import count_parameters
 from liftplace.models.loading import LoadedModel
 from liftplace.models.saving import RECORD, loading_line, read_record
@@ -44,9 +44,7 @@ def _record_student(config: DistillConfig, student: LoadedModel, teacher: Loaded
     folder = Path(config.output_dir)
     for place in (folder, folder / "best"):
         if place.is_dir():
-            partial = place / f".{RECORD}.partial"
-            partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, place / RECORD)
+            write_text_whole(place / RECORD, json.dumps(record, indent=2) + "\n")
 
 
 def _write_model_card(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) -> None:

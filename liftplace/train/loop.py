@@ -18,7 +18,7 @@ from liftplace.common.interrupt import Interrupt
 from liftplace.common.seeds import derive_seed
 from liftplace.data.batches import effective_batch, noisy_batches
 from liftplace.data.encoder import Encoder
-from liftplace.evaluate.sampler import Sampler
+from liftplace.evaluate.sampling import Sampler
 from liftplace.models.loading import DTYPES
 from liftplace.models.noise import NoiseProcess, NoisyBatch
 from liftplace.train import run_folder
@@ -254,10 +254,10 @@ def _examiner(trainers, dataset, sampler, config, base_pipeline):
     """What scores a trainer at a step and keeps the best; None without --evaluation_steps."""
     if config.evaluation_steps == 0:
         return None
-    from liftplace.train.evaluation import Examiner  # the feature networks
+    from liftplace.train.evaluation import ValidationCallback  # the feature networks
 
     accelerator = trainers[0].accelerator
-    return Examiner(trainers, dataset, sampler, config, accelerator, base_pipeline)
+    return ValidationCallback(trainers, dataset, sampler, config, accelerator, base_pipeline)
 
 
 def _has_gradients(accelerator: Accelerator) -> bool:

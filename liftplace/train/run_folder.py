@@ -4,7 +4,6 @@ metrics.jsonl has one JSON object a line, {"step": 10, "loss": 0.3, ...}.
 """
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from accelerate.tracking import GeneralTracker
 
 from liftplace import __version__
 from liftplace.common.errors import UsageError
+from liftplace.common.files import write_text_whole
 from liftplace.common.settings import may_change_on_resume
 from liftplace.train.run_config import RunConfig
 
@@ -75,16 +75,10 @@ def claim_output_dir(config: RunConfig, objectives: dict[str, dict], effective_b
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / SETTINGS, yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
-        _replace(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        write_text_whole(folder / SETTINGS, yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
+        write_text_whole(folder / RECORD, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"cannot write to --output_dir {folder}: {error.strerror}") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _plain(settings: dict) -> dict:
@@ -140,4 +134,4 @@ def forget_after(path: str | Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in read_metrics(path) if line["step"] <= step]
-    _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
+    write_text_whole(path, "".join(json.dumps(line) + "\n" for line in kept))

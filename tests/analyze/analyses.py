@@ -2,17 +2,26 @@
 
 import torch
 
-from liftplace.analyze.analysis import Advice, Analysis, Carried, Errors, Samples, StudentAnalysis
+from liftplace.analyze.analysis import (
+    Advice,
+    Analysis,
+    ModelErrors,
+    PropagatedErrors,
+    Samples,
+    StudentAnalysis,
+)
 from liftplace.analyze.maps import Maps
-from liftplace.analyze.shares import carry
-from liftplace.evaluate.judge import Score
+from liftplace.analyze.propagation import propagate
+from liftplace.evaluate.evaluator import Score
 from liftplace.models.norms import Norms
 
 NARROW = Norms(groups=8, channels=1, forgetting=17, last_forgets=True, count=23)
 WIDE = Norms(groups=2, channels=4, forgetting=0, last_forgets=False, count=23)
 
 
-def errors_of(size: float, *, channels: int = 1, steps: int = 12, group_sizes=(4, 16)) -> Errors:
+def errors_of(
+    size: float, *, channels: int = 1, steps: int = 12, group_sizes=(4, 16)
+) -> ModelErrors:
     """Errors that fall with `size` and with the noise; total = coarse + fine."""
     generator = torch.Generator().manual_seed(int(1000 * size))
     t = torch.linspace(25, 975, steps, dtype=torch.float64)
@@ -28,18 +37,27 @@ def errors_of(size: float, *, channels: int = 1, steps: int = 12, group_sizes=(4
     )
     slope = torch.stack([middle - spread, middle, middle + spread], dim=2)
     weight = torch.linspace(0.3, 0.9, steps, dtype=torch.float64)
-    return Errors(
-        timesteps=t, power=torch.full_like(t, 0.97), total=total, coarse=coarse, fine=fine,
-        group_sizes=tuple(group_sizes), place_fine=kept[:, None] * fine, slope=slope,
-        intercept=0.3 * (slope - 1), weight=kept[:, None] * weight, lift_weight=weight,
-        identity_gap=3e-16, num_images=64,
-    )  # fmt: skip
+    return ModelErrors(
+        timesteps=t,
+        power=torch.full_like(t, 0.97),
+        total=total,
+        coarse=coarse,
+        fine=fine,
+        group_sizes=tuple(group_sizes),
+        place_fine=kept[:, None] * fine,
+        slope=slope,
+        intercept=0.3 * (slope - 1),
+        weight=kept[:, None] * weight,
+        lift_weight=weight,
+        identity_gap=3e-16,
+        num_images=64,
+    )
 
 
-def carried_of(errors: Errors, steps: int = 10) -> Carried:
+def carried_of(errors: ModelErrors, steps: int = 10) -> PropagatedErrors:
     """By factors that grow with the noise."""
     timesteps = torch.linspace(990, 90, steps, dtype=torch.float64)
-    return carry(errors, timesteps, torch.exp(timesteps / 300))
+    return propagate(errors, timesteps, torch.exp(timesteps / 300))
 
 
 def samples_of(fd: float, *, name: str = "Lite0") -> Samples:
@@ -58,10 +76,16 @@ def maps_of(steps: int = 3) -> Maps:
     error = torch.rand(steps, 8, 8, generator=generator)
     group = (error * 3).round()
     return Maps(
-        timesteps=tuple(range(100, 100 + steps)), noisy=torch.zeros(steps, 1, 8, 8), error=error,
-        group=group, mean_error=error, mean_group=group, explained=torch.full((steps,), 0.5),
-        num_images=4, num_groups=4,
-    )  # fmt: skip
+        timesteps=tuple(range(100, 100 + steps)),
+        noisy=torch.zeros(steps, 1, 8, 8),
+        error=error,
+        group=group,
+        mean_error=error,
+        mean_group=group,
+        explained=torch.full((steps,), 0.5),
+        num_images=4,
+        num_groups=4,
+    )
 
 
 def analysis_of(
@@ -86,9 +110,18 @@ def analysis_of(
         for number, share in enumerate(shares)
     )
     return Analysis(
-        teacher="teacher", teacher_parameters=1_000_000, teacher_macs=10_000_000,
-        teacher_norms=WIDE, prediction_type="epsilon", num_train_timesteps=1000,
-        teacher_samples=samples_of(11.0) if sampled else None, students=students,
-        scope="channel", elements=256, num_samples=500 if sampled else 0, num_inference_steps=25,
-        network="FD-Lite0" if sampled else None, num_components=64 if sampled else None,
-    )  # fmt: skip
+        teacher="teacher",
+        teacher_parameters=1_000_000,
+        teacher_macs=10_000_000,
+        teacher_norms=WIDE,
+        prediction_type="epsilon",
+        num_train_timesteps=1000,
+        teacher_samples=samples_of(11.0) if sampled else None,
+        students=students,
+        scope="channel",
+        elements=256,
+        num_samples=500 if sampled else 0,
+        num_inference_steps=25,
+        network="FD-Lite0" if sampled else None,
+        num_components=64 if sampled else None,
+    )

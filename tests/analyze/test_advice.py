@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from liftplace.analyze.advice import LARGE_COARSE, advise
-from liftplace.analyze.carried import carried
-from liftplace.analyze.errors import measure_errors, spread_timesteps
-from liftplace.analyze.shares import carry, coarse_share, half
+from liftplace.analyze.model_errors import measure_errors, spread_timesteps
+from liftplace.analyze.propagation import coarse_share, in_half, propagate, propagation_factors
 from liftplace.demo.experiment import TEACHER
 from liftplace.models.loading import load_model
 from liftplace.models.shrink import shrink
@@ -63,9 +62,9 @@ def test_an_error_at_the_timesteps_that_are_multiplied_most_counts_most():
     coarse = errors.coarse.clone()
     coarse[-1] = 0.9 * errors.total[-1]
     errors = replace(errors, coarse=coarse, fine=errors.total - coarse)
-    assert coarse_share(errors, half(errors, 500, True)) < LARGE_COARSE
+    assert coarse_share(errors, in_half(errors, 500, True)) < LARGE_COARSE
     timesteps = carried_of(errors).timesteps
-    reaches = carry(errors, timesteps, torch.exp(timesteps / 50))
+    reaches = propagate(errors, timesteps, torch.exp(timesteps / 50))
     assert advise(tiny_unet(), "epsilon", errors, reaches, 500).rule == "coarse"
 
 
@@ -90,7 +89,7 @@ def test_untrained_students_of_the_teacher_of_noise_are_told_apart():
     )
     advice = {}
     for groups, student in students.items():
-        reaches = carry(found[groups], *carried(process, 10))
+        reaches = propagate(found[groups], *propagation_factors(process, 10))
         advice[groups] = advise(student, process.prediction_type, found[groups], reaches, 500)
     assert advice[8].rule == "norms" and "17 of 23 norms, the one before" in advice[8].text
     assert "--student_norm_num_groups 2," in advice[8].text

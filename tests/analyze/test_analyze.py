@@ -4,12 +4,12 @@ from copy import deepcopy
 import pytest
 import torch
 
-from liftplace.analyze import analyze, sampled
+from liftplace.analyze import analyze, samples
 from liftplace.analyze.config import AnalyzeConfig
 from liftplace.common.errors import NonFiniteError, UsageError
 from liftplace.data.config import EncodeConfig
 from liftplace.data.encode import encode
-from liftplace.evaluate import collect
+from liftplace.evaluate import parts
 from liftplace.models.loading import load_model
 from liftplace.models.saving import save_pipeline
 from tests.data.pictures import save_captions, save_images
@@ -53,12 +53,23 @@ def models(tmp_path_factory):
 
 
 def config(models, folder, **changes):
-    return AnalyzeConfig(**{
-        "teacher": str(models / "teacher"), "student": (str(models / "affine"),), "data": "digits",
-        "output_dir": str(folder / "out"), "feature_network": "own_pooling:Pooled",
-        "num_samples": 12, "num_inference_steps": 2, "num_images": 6, "num_timesteps": 3,
-        "map_timesteps": 2, "group_sizes": (4, 16), "batch_size": 4,
-    } | changes)  # fmt: skip
+    return AnalyzeConfig(
+        **{
+            "teacher": str(models / "teacher"),
+            "student": (str(models / "affine"),),
+            "data": "digits",
+            "output_dir": str(folder / "out"),
+            "feature_network": "own_pooling:Pooled",
+            "num_samples": 12,
+            "num_inference_steps": 2,
+            "num_images": 6,
+            "num_timesteps": 3,
+            "map_timesteps": 2,
+            "group_sizes": (4, 16),
+            "batch_size": 4,
+        }
+        | changes
+    )
 
 
 def test_report_json_and_pictures_of_two_students(models, tmp_path, capsys):
@@ -110,36 +121,37 @@ def test_nothing_is_sampled_where_nothing_is_asked_for(models, tmp_path):
 
 
 def test_goes_on_after_a_kill_with_the_same_result(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "PART", 5)
+    monkeypatch.setattr(parts, "PART_SIZE", 5)
     settings = {"num_samples": 22, "student": (str(models / "small"),)}
     whole = analyze.analyze(config(models, tmp_path / "whole", **settings))
-    draw, drawn = sampled.Drawer.draw, []
-    draw_teacher, of_teacher = sampled.Drawer.draw_teacher, []
+    sample_students, of_students = samples.GroupSampler.sample_students, []
+    sample_teacher, of_teacher = samples.GroupSampler.sample_teacher, []
 
-    def killed(self, fits, seed, first, count):
-        drawn.append(first)
-        if len(drawn) == 4:
+    def killed(self, fits, part):
+        of_students.append(part.first)
+        if len(of_students) == 4:
             raise KeyboardInterrupt
-        return draw(self, fits, seed, first, count)
+        return sample_students(self, fits, part)
 
-    def seen(self, seed, first, count):
-        of_teacher.append(first)
-        return draw_teacher(self, seed, first, count)
+    def seen(self, part):
+        of_teacher.append(part.first)
+        return sample_teacher(self, part)
 
-    monkeypatch.setattr(sampled.Drawer, "draw", killed)
-    monkeypatch.setattr(sampled.Drawer, "draw_teacher", seen)
+    monkeypatch.setattr(samples.GroupSampler, "sample_students", killed)
+    monkeypatch.setattr(samples.GroupSampler, "sample_teacher", seen)
     stopped = config(models, tmp_path / "stopped", **settings)
     with pytest.raises(KeyboardInterrupt):
         analyze.analyze(stopped)
     assert not (tmp_path / "stopped" / "out" / "analysis.json").exists()
     assert analyze.analyze(stopped)["analysis"] == whole["analysis"]
-    assert of_teacher == [0, 5, 10, 15, 20] and drawn == [0, 5, 10, 15, 15, 20]
+    assert of_teacher == [0, 5, 10, 15, 20]
+    assert of_students == [0, 5, 10, 15, 15, 20]
     with pytest.raises(UsageError, match="holds other samples: seed is 0 there and 1 here"):
         analyze.analyze(config(models, tmp_path / "stopped", seed=1, **settings))
 
 
 def test_the_first_samples_of_each_model_are_kept(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "PART", 5)
+    monkeypatch.setattr(parts, "PART_SIZE", 5)
     kept = {}
     report = analyze.write_report
 

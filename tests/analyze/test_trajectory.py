@@ -5,13 +5,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from liftplace.analyze.correct import corrected_with, trajectory_fit
-from liftplace.analyze.trajectory import Moments
-from liftplace.evaluate.sampling import answer, initial_noise, sample_images
+from liftplace.analyze.trajectory import FitMoments, corrected_with, trajectory_fit
+from liftplace.evaluate.sampling import denoise, initial_noise, sample_images
 from liftplace.families import family_of_model
 from liftplace.models.noise import NoiseProcess
 from liftplace.models.shrink import shrink
-from tests.analyze.test_correct import INTERCEPTS, SLOPES, affine_student
+from tests.analyze.test_correction import INTERCEPTS, SLOPES, affine_student
 from tests.families.tiny import tiny_model
 from tests.train.tiny import tiny_unet
 
@@ -37,7 +36,7 @@ def test_one_fit_a_step_and_channel_is_numpys_over_all_samples_and_pixels(teache
     assert fit.slope.shape == fit.intercept.shape == (3, 3) and fit.slope.dtype == torch.float64
     noisy = initial_noise(5, (3, 8, 8), 4)
     for place, timestep in enumerate(scheduler.timesteps):
-        s, t = (answer(model, noisy, timestep.expand(5), {}) for model in (student, teacher))
+        s, t = (denoise(model, noisy, timestep.expand(5), {}) for model in (student, teacher))
         for channel in range(3):
             x, y = (each[:, channel].double().flatten().numpy() for each in (s, t))
             slope, intercept = np.polyfit(x, y, 1)
@@ -66,7 +65,7 @@ def test_a_student_that_is_affine_in_its_teacher_is_corrected_to_it(teacher, pre
     torch.testing.assert_close(fit.intercept, intercepts, rtol=1e-3, atol=1e-5)
     theirs = sample_images(teacher, scheduler, **RUN)
     assert not torch.allclose(sample_images(student, scheduler, **RUN), theirs, atol=1e-2)
-    corrected = sample_images(student, scheduler, answer=corrected_with(fit), **RUN)
+    corrected = sample_images(student, scheduler, denoise=corrected_with(fit), **RUN)
     torch.testing.assert_close(corrected, theirs, rtol=0, atol=1e-4)
 
 
@@ -77,7 +76,7 @@ def test_models_with_conditions_and_a_learned_variance():
     scheduler = NoiseProcess.new("epsilon").sampler()
     fit = trajectory_fit(teacher, student, scheduler, **options)
     plain = sample_images(student, scheduler, **options)
-    corrected = sample_images(student, scheduler, answer=corrected_with(fit), **options)
+    corrected = sample_images(student, scheduler, denoise=corrected_with(fit), **options)
     assert corrected.shape == plain.shape and not torch.equal(corrected, plain)
 
 
@@ -85,7 +84,7 @@ def test_another_sampler_than_the_fits_is_refused(teacher, student):
     scheduler = DDIMScheduler(timestep_spacing="trailing")
     fit = trajectory_fit(teacher, student, scheduler, **RUN)
     with pytest.raises(ValueError, match="no timestep 749, only 999, 666, 332: sample"):
-        options = RUN | {"num_inference_steps": 4, "answer": corrected_with(fit)}
+        options = RUN | {"num_inference_steps": 4, "denoise": corrected_with(fit)}
         sample_images(student, scheduler, **options)
 
 
@@ -94,7 +93,7 @@ def test_moments_are_exact_far_from_zero_and_of_a_constant_student():
     s = 1e6 + torch.randn(4, 2, 6, 6, generator=generator, dtype=torch.float64)
     t = 3 * s - 5
     s[:, 1] = 0.7
-    moments = Moments()
+    moments = FitMoments()
     for part in (slice(0, 1), slice(1, 4)):
         moments.add(10.0, s[part], t[part])
     fit = moments.fit()
@@ -106,7 +105,7 @@ def test_moments_are_exact_far_from_zero_and_of_a_constant_student():
 def test_tables_of_moments_add_up():
     generator = torch.Generator().manual_seed(0)
     s, t = torch.randn(2, 4, 2, 6, 6, generator=generator)
-    whole, parts, joined = Moments(), [Moments(), Moments()], Moments()
+    whole, parts, joined = FitMoments(), [FitMoments(), FitMoments()], FitMoments()
     for timestep in (900.0, 100.0):
         whole.add(timestep, s, t)
         parts[0].add(timestep, s[:1], t[:1])

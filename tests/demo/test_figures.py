@@ -10,7 +10,7 @@ from liftplace.demo.methods import METHODS
 from liftplace.demo.settings import DemoSettings
 from liftplace.evaluate.agreement import Agreement
 from liftplace.evaluate.scores import Scores
-from liftplace.plots.smoothing import running_mean
+from liftplace.plots.axes import running_mean
 
 NAMES = tuple(method.name for method in METHODS)
 

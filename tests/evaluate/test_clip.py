@@ -31,9 +31,12 @@ def pictures():
 
 def test_images_are_prepared_as_transformers_does(folder):
     processor = CLIPImageProcessorPil(
-        size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}, image_mean=MEAN,
-        image_std=DEVIATION, resample=Image.Resampling.BICUBIC,
-    )  # fmt: skip
+        size={"shortest_edge": 8},
+        crop_size={"height": 8, "width": 8},
+        image_mean=MEAN,
+        image_std=DEVIATION,
+        resample=Image.Resampling.BICUBIC,
+    )
     expected = processor(pictures(), return_tensors="pt")["pixel_values"]
     difference = (ClipSimilarity(str(folder)).preprocess(images()) - expected).abs().max()
     assert difference < 1.5 / 255 / min(DEVIATION)  # one of 256 levels
@@ -70,6 +73,6 @@ def test_grey_images_are_taken_as_colour(folder):
 
 
 def test_no_such_model(tmp_path):
-    with pytest.raises(UsageError, match="--clip_model .*nowhere cannot be had") as error:
+    with pytest.raises(UsageError, match="--clip_model .*nowhere cannot be loaded") as error:
         ClipSimilarity(str(tmp_path / "nowhere"))
     assert "\n" not in str(error.value)

@@ -28,19 +28,25 @@ def models(tmp_path_factory):
 
 
 def flags(models, folder, *more):
-    return ["--model", str(models / "0"), "--teacher", str(models / "1"), "--output_dir",
-            str(folder), *SETTINGS.split(), *more]  # fmt: skip
+    pair = ("--model", str(models / "0"), "--teacher", str(models / "1"))
+    return [*pair, "--output_dir", str(folder), *SETTINGS.split(), *more]
 
 
 def launch(arguments, cache, program=("-m", "liftplace")):
     environment = os.environ | {
-        "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE", "LIFTPLACE_CACHE": str(cache),
-    }  # fmt: skip
+        "ACCELERATE_USE_CPU": "true",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "LIFTPLACE_CACHE": str(cache),
+    }
     return subprocess.run(
-        [sys.executable, *LAUNCH.split(), *program, "evaluate", *arguments], env=environment,
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, *LAUNCH.split(), *program, "evaluate", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def evaluate_here(arguments, cache):
@@ -77,16 +83,16 @@ def test_what_one_process_refuses_ends_all(models, alone, tmp_path):
 
 FAILS = """
 import sys
-from liftplace.evaluate.draw import Drawer
+from liftplace.evaluate.evaluate import PartSampler
 from liftplace.common.errors import NonFiniteError
-draw = Drawer.draw
+sample = PartSampler.__call__
 
-def fails(self, seed, first, count):
-    if first == 128:  # the second process's
+def fails(self, part):
+    if part.first == 128:  # the second process's
         raise NonFiniteError("broken off")
-    return draw(self, seed, first, count)
+    return sample(self, part)
 
-Drawer.draw = fails
+PartSampler.__call__ = fails
 from liftplace.cli import main
 main(sys.argv[1:])
 """

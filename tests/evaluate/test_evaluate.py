@@ -7,12 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from liftplace.common.errors import NonFiniteError, UsageError
-from liftplace.evaluate import collect, evaluate
+from liftplace.evaluate import evaluate, parts
 from liftplace.evaluate.clip import ClipSimilarity
 from liftplace.evaluate.config import EvaluateConfig
-from liftplace.evaluate.draw import Drawer
 from liftplace.evaluate.evaluate import table
-from liftplace.evaluate.sampler import Sampler
+from liftplace.evaluate.sampling import Sampler
 from liftplace.models.loading import load_model
 from liftplace.models.saving import save_pipeline
 from tests.evaluate.tiny_clip import tiny_clip
@@ -45,11 +44,18 @@ def models(tmp_path_factory):
 
 
 def config(models, folder, **changes):
-    return EvaluateConfig(**{
-        "model": str(models / "0"), "reference_dir": "digits", "output_dir": str(folder / "out"),
-        "feature_network": "own_pooling:Pooled", "num_samples": 12, "num_inference_steps": 2,
-        "interval_draws": 5,
-    } | changes)  # fmt: skip
+    return EvaluateConfig(
+        **{
+            "model": str(models / "0"),
+            "reference_dir": "digits",
+            "output_dir": str(folder / "out"),
+            "feature_network": "own_pooling:Pooled",
+            "num_samples": 12,
+            "num_inference_steps": 2,
+            "interval_draws": 5,
+        }
+        | changes
+    )
 
 
 def by_name(results):
@@ -80,33 +86,36 @@ def test_agreement_with_itself_and_with_another(models, tmp_path):
     assert rows["pixel error"]["value"] == rows["feature error"]["value"] == 0
     assert rows["pixel error"]["unrelated"] > 0
     other = config(
-        models, tmp_path, metrics="agreement", teacher=str(models / "1"),
+        models,
+        tmp_path,
+        metrics="agreement",
+        teacher=str(models / "1"),
         output_dir=str(tmp_path / "other"),
-    )  # fmt: skip
+    )
     assert by_name(evaluate.evaluate(other))["pixel error"]["value"] > 0
 
 
 def test_goes_on_after_a_kill_with_the_same_result(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "PART", 5)
+    monkeypatch.setattr(parts, "PART_SIZE", 5)
     whole = evaluate.evaluate(config(models, tmp_path / "whole"))
-    draw, drawn = Drawer.draw, []
+    sample, firsts = evaluate.PartSampler.__call__, []
 
-    def killed(self, seed, first, count):
-        drawn.append(first)
-        if len(drawn) == 3:
+    def killed(self, part):
+        firsts.append(part.first)
+        if len(firsts) == 3:
             raise KeyboardInterrupt
-        return draw(self, seed, first, count)
+        return sample(self, part)
 
-    monkeypatch.setattr(Drawer, "draw", killed)
+    monkeypatch.setattr(evaluate.PartSampler, "__call__", killed)
     stopped = config(models, tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate(stopped)
     assert evaluate.evaluate(stopped)["scores"] == whole["scores"]
-    assert drawn == [0, 5, 10, 10]
+    assert firsts == [0, 5, 10, 10]
 
 
 def test_classes_go_round_over_the_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "PART", 4)
+    monkeypatch.setattr(parts, "PART_SIZE", 4)
     folder = tiny_pipeline("UNet2DModel", tmp_path / "model", num_class_embeds=3)
     labels, asked = Sampler._labels, []
 
@@ -232,7 +241,7 @@ def test_mixed_precision_is_near_and_not_the_same(models, tmp_path, precision, f
 
 
 def test_clip_scores_samples_against_their_prompts(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "PART", 5)
+    monkeypatch.setattr(parts, "PART_SIZE", 5)
     teacher = tiny_pipeline("UNet2DConditionModel", tmp_path / "teacher")
     settings = {"model": str(teacher), "metrics": "kid,clip", "prompts": ("a red cat", "a dog")}
     settings |= {"feature_network": "lite0", "clip_model": str(tiny_clip(tmp_path / "clip"))}
@@ -252,7 +261,7 @@ def test_clip_scores_samples_against_their_prompts(tmp_path, monkeypatch):
     assert row["better"] == "higher" and len(results["clip_model"]["sha256"]) == 64
     assert results["resize"]["clip_model"] == "8 x 8, bicubic, antialiased"
     again = evaluate.evaluate(config(tmp_path, tmp_path, **settings))
-    assert again["scores"] == results["scores"] and len(seen) == 3  # nothing was drawn again
+    assert again["scores"] == results["scores"] and len(seen) == 3  # nothing was sampled again
 
 
 def test_is_needs_classes(models, tmp_path):

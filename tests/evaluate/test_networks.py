@@ -101,7 +101,7 @@ def test_networks_do_not_share_a_cache(write_module, tmp_path):
     [
         ("vgg", "there is no feature_network 'vgg'"),
         ("no_such_module:net", "No module named 'no_such_module'"),
-        (":net", "cannot be had"),
+        (":net", "cannot be imported"),
         ("own_h:nothing", "no attribute 'nothing'"),
         ("own_h:number", "must be an nn.Module or a callable.*got int"),
         ("own_h:no_network", "must return an nn.Module, got int"),
@@ -141,8 +141,8 @@ def test_a_file_that_could_run_code_is_refused(tmp_path):
     torch.save({"weight": torch.ones(1)}, tmp_path / "tensors.pth")
     networks._check_only_tensors(tmp_path / "tensors.pth")
     for name, message in (
-        ("runs.pth", "no file of tensors alone"),
-        ("text.pth", "no file of tensors alone"),
+        ("runs.pth", "holds something other than tensors"),
+        ("text.pth", "holds something other than tensors"),
         ("none.pth", "No such file"),
     ):
         with pytest.raises(UsageError, match=message):

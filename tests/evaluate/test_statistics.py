@@ -84,7 +84,7 @@ def test_arrays_that_are_no_moments(tmp_path, arrays, message):
 def test_files_that_cannot_be_read(tmp_path, name):
     for bad in ("bad.npz", "bad.safetensors"):
         (tmp_path / bad).write_text("hello")
-    with pytest.raises(UsageError, match="--reference_stats .* does not do"):
+    with pytest.raises(UsageError, match="--reference_stats .* cannot be used"):
         load_statistics(tmp_path / name, Network(), 8, 10)
 
 

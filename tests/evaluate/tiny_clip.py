@@ -14,16 +14,21 @@ MEAN, DEVIATION = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 def tiny_clip(folder: Path) -> Path:
     """Write images of 8 x 8 pixels in, 12 numbers out; texts of up to 16 letters."""
     tokenizer = clip_tokenizer()
-    part = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "projection_dim": 12}  # fmt: skip
-    special = {name: getattr(tokenizer, name) for name in
-               ("bos_token_id", "eos_token_id", "pad_token_id")}  # fmt: skip
+    part = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "projection_dim": 12,
+    }
+    special = {
+        name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
     config = CLIPConfig(
-        text_config=part | special
-        | {"vocab_size": len(tokenizer), "max_position_embeddings": 16},
+        text_config=part | special | {"vocab_size": len(tokenizer), "max_position_embeddings": 16},
         vision_config=part | {"image_size": 8, "patch_size": 4},
         projection_dim=12,
-    )  # fmt: skip
+    )
     with torch.random.fork_rng():
         torch.manual_seed(3)
         CLIPModel(config).save_pretrained(folder)

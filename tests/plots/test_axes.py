@@ -51,8 +51,11 @@ def test_the_last_panel_alone_has_its_row(count, widths):
 
 def test_a_long_legend_does_not_cover_the_panels(tmp_path):
     figure, (axes,) = panels(1)
-    finish(figure, {f"a rather long name, number {n}": style_of(n) for n in range(12)},
-           tmp_path / "a.png")  # fmt: skip
+    finish(
+        figure,
+        {f"a rather long name, number {n}": style_of(n) for n in range(12)},
+        tmp_path / "a.png",
+    )
     legend = figure.legends[0].get_window_extent()
     assert legend.y0 > axes.get_window_extent().y1 and legend.x0 > 0
     assert (tmp_path / "a.png").is_file()

@@ -8,11 +8,13 @@ from tests.analyze.html_page import Page
 def test_text_is_escaped_and_tags_match(tmp_path):
     Image.new("RGB", (300, 10)).save(tmp_path / "a.png", dpi=(150, 150))
     parts = [
-        html.heading("<h>"), html.note("a & b"), html.lines(["<l>", "m"]),
+        html.heading("<h>"),
+        html.note("a & b"),
+        html.lines(["<l>", "m"]),
         html.table([["", "<x>"], ["<y>", "1"]]),
         html.folded("<more>", html.table([["a"], ["b"]])),
         html.figure(tmp_path / "a.png", alt='says "<this>"', caption="<c>"),
-    ]  # fmt: skip
+    ]
     page = Page(html.page("<title>", "<heading>", parts))
     assert page.texts == ["<l>", "m"]
     assert page.cells == ["<x>", "<y>", "1", "a", "b"]

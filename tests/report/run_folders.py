@@ -22,11 +22,19 @@ def write_metrics(folder: Path, lines: list[dict]) -> None:
 def falling(steps: int, every: int = 1, start: float = 1.0) -> list[dict]:
     """Metrics of a run by PLACE."""
     return [
-        {"step": step, "loss": start / step, "task": 0.5 * start / step, "kd": 0.5 * start / step,
-         "coarse": 0.3 / step, "fine": 0.2, "weight": 1 - 1 / step, "gradient_norm": 2.0,
-         "learning_rate": 1e-3}
+        {
+            "step": step,
+            "loss": start / step,
+            "task": 0.5 * start / step,
+            "kd": 0.5 * start / step,
+            "coarse": 0.3 / step,
+            "fine": 0.2,
+            "weight": 1 - 1 / step,
+            "gradient_norm": 2.0,
+            "learning_rate": 1e-3,
+        }
         for step in range(every, steps + 1, every)
-    ]  # fmt: skip
+    ]
 
 
 def write_run(folder: Path, lines: list[dict], samples_at=(), names=("student",), **changes) -> str:

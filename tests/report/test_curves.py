@@ -58,7 +58,7 @@ def test_labels_of_a_logarithmic_axis_are_neither_missing_nor_crowded(tmp_path, 
     )
     figure = new_figure(4, 2.6)
     axes = figure.subplots()
-    curves._draw(axes, read_runs((str(tmp_path),)), "task", curves.TERMS["task"])
+    curves._plot(axes, read_runs((str(tmp_path),)), "task", curves.TERMS["task"])
     figure.canvas.draw()
     low, high = axes.get_ylim()
     shown = [tick for tick in axes.get_yticks() if low <= tick <= high]
@@ -66,8 +66,10 @@ def test_labels_of_a_logarithmic_axis_are_neither_missing_nor_crowded(tmp_path, 
 
 
 def test_every_run_is_a_line_of_its_colour(tmp_path):
-    folders = [write_run(tmp_path / name, falling(60, start=start), max_train_steps=60)
-               for name, start in (("a", 1), ("b", 3))]  # fmt: skip
+    folders = [
+        write_run(tmp_path / name, falling(60, start=start), max_train_steps=60)
+        for name, start in (("a", 1), ("b", 3))
+    ]
     runs = read_runs(tuple(folders))
     panels = {"loss": curves.TERMS["loss"]}
     inks = []
@@ -84,7 +86,7 @@ def test_few_values_are_marked_and_many_smoothed_beside_the_raw(tmp_path):
     for steps in (1, 60):
         (run,) = read_runs((write_run(tmp_path / str(steps), falling(steps)),))
         axes = new_figure(4, 3).subplots()
-        curves._draw(axes, [run], "loss", curves.panels_of([run])["losses"]["loss"])
+        curves._plot(axes, [run], "loss", curves.panels_of([run])["losses"]["loss"])
         drawn[steps] = axes.lines
         assert axes.get_xlabel() == "optimiser step" and axes.get_ylabel() == "mean over elements"
         assert axes.get_yscale() == ("log" if steps > 1 else "linear")

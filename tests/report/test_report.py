@@ -38,8 +38,13 @@ def test_summary_is_the_mean_of_the_last_twentieth(tmp_path):
     lines = [{"step": step, "loss": float(step)} for step in range(1, 101)]
     lines[-1]["task"] = 0.25
     write_metrics(tmp_path / "a", lines)
-    write_metrics(tmp_path / "b", [{"step": 1, "loss": 4.0, "gradient_norm": float("inf")},
-                                   {"step": 2, "loss": 2.0, "gradient_norm": 1.0}])  # fmt: skip
+    write_metrics(
+        tmp_path / "b",
+        [
+            {"step": 1, "loss": 4.0, "gradient_norm": float("inf")},
+            {"step": 2, "loss": 2.0, "gradient_norm": 1.0},
+        ],
+    )
     rows = summary(read_runs((str(tmp_path / "a"), str(tmp_path / "b"))))
     assert rows == [
         ["run", "state", "images a step", "loss", "task", "gradient_norm"],

@@ -26,14 +26,20 @@ def test_a_run_is_what_the_trainer_wrote(tmp_path):
     assert run.curves["loss"].values.tolist() == [1 / 2, 1 / 4, 1 / 6]
     assert run.settings["learning_rate"] == 1e-2 and run.objective["group_size"] == 4
     assert {step: path.name for step, path in run.samples.items()} == {
-        2: "student-000002.png", 6: "student-000006.png"
-    }  # fmt: skip
+        2: "student-000002.png",
+        6: "student-000006.png",
+    }
 
 
 def test_trainers_of_a_run_that_was_resumed(tmp_path):
     data = load_dataset("digits", resolution=RESOLUTION)
-    config = config_for(tmp_path / "both", max_train_steps=3, validation_steps=3,
-                        num_validation_images=2, num_inference_steps=1)  # fmt: skip
+    config = config_for(
+        tmp_path / "both",
+        max_train_steps=3,
+        validation_steps=3,
+        num_validation_images=2,
+        num_inference_steps=1,
+    )
     for step, resume in ((3, None), (6, "latest")):
         config = replace(config, max_train_steps=step, resume_from_checkpoint=resume)
         specs = [spec_for(config, "place", group_size=4), spec_for(config, "none")]

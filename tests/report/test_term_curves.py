@@ -11,13 +11,23 @@ from tests.report.run_folders import write_metrics
 @pytest.fixture
 def runs(tmp_path):
     for name, size in (("a", 1.0), ("b", 100.0)):
-        write_metrics(tmp_path / name, [
-            {"step": step, "loss": size / step, "weighted/task": 0.7 * size / step,
-             "weighted/fine": 0.3 * size / step, "gradient_share/task": 1.25,
-             "gradient_share/fine": -0.25, "gradient_norm": 1.0,
-             "evaluation/FD-Lite0": abs(step - 3) + size, "evaluation/precision": step / 10}
-            for step in range(1, 6)
-        ])  # fmt: skip
+        write_metrics(
+            tmp_path / name,
+            [
+                {
+                    "step": step,
+                    "loss": size / step,
+                    "weighted/task": 0.7 * size / step,
+                    "weighted/fine": 0.3 * size / step,
+                    "gradient_share/task": 1.25,
+                    "gradient_share/fine": -0.25,
+                    "gradient_norm": 1.0,
+                    "evaluation/FD-Lite0": abs(step - 3) + size,
+                    "evaluation/precision": step / 10,
+                }
+                for step in range(1, 6)
+            ],
+        )
     write_metrics(tmp_path / "c", [{"step": 1, "loss": 1.0}])
     return read_runs(tuple(str(tmp_path / name) for name in "abc"))
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 
@@ -122,6 +123,19 @@ def test_nothing_is_left_of_a_student_that_cannot_be_used(dit, tmp_path):
     model.proj_out_2.bias.data[0] = torch.nan
     model.save_pretrained(dit)
     with pytest.raises(UsageError, match="not finite"):
+        pruned(tmp_path / "student", dit, depth=2)
+    assert os.listdir(tmp_path) == ["dit"]
+
+
+def test_nothing_is_left_where_the_disk_is_full(dit, tmp_path, monkeypatch):
+    save = DiTTransformer2DModel.save_pretrained
+
+    def fails(self, folder, **options):
+        save(self, folder, **options)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(DiTTransformer2DModel, "save_pretrained", fails)
+    with pytest.raises(OSError, match="No space left"):
         pruned(tmp_path / "student", dit, depth=2)
     assert os.listdir(tmp_path) == ["dit"]
 

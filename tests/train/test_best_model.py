@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from liftplace.evaluate.judge import Score
+from liftplace.evaluate.evaluator import Score
 from liftplace.models.loading import load_model
 from liftplace.train.best_model import BestModel
 from liftplace.train.trainer import ModelTrainer
@@ -77,7 +77,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("moment", "expected"),
-    [(".best.json", 3), ("best", 3), (".best.partial", 7), ("cleaning up", 7)],
+    [(".best.json.partial", 3), ("best", 3), (".best.partial", 7), ("cleaning up", 7)],
 )
 def test_killed_at_any_moment_one_of_both_is_there(tmp_path, monkeypatch, moment, expected):
     best(tmp_path).keep(trainer(), 3, scores(5.0))

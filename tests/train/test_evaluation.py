@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from liftplace.cli import main
 from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, load_dataset
-from liftplace.evaluate.sampler import Sampler
-from liftplace.train.evaluation import Evaluation, Examiner
+from liftplace.evaluate.sampling import Sampler
+from liftplace.train.evaluation import ValidationCallback
 from liftplace.train.run_folder import read_metrics
 from liftplace.train.trainer import ModelTrainer
 from tests.train.tiny import config_for, encoder, process, spec_for
@@ -27,6 +27,11 @@ def prepared(folder, **changes):
     config = config_for(folder, **SETTINGS | changes)
     accelerator = Accelerator(step_scheduler_with_optimizer=False)
     return config, ModelTrainer(spec_for(config), accelerator), accelerator
+
+
+def callback_for(config, dataset, accelerator, *trainers):
+    sampler = Sampler(process(), encoder())
+    return ValidationCallback(list(trainers), dataset, sampler, config, accelerator)
 
 
 def run(*flags: str) -> None:
@@ -66,8 +71,8 @@ def test_samples_that_are_not_finite_score_nan_and_are_never_best(tmp_path, digi
     config, trainer, accelerator = prepared(tmp_path, metric_for_best_model="kid")
     with torch.no_grad():
         trainer.ema.shadow_params[0].fill_(math.nan)  # the final weights are the average
-    examiner = Examiner([trainer], digits, Sampler(process(), encoder()), config, accelerator)
-    found = examiner(trainer, 2)
+    callback = callback_for(config, digits, accelerator, trainer)
+    found = callback(trainer, 2)
     assert set(found) == {"evaluation/FD-Lite0", "evaluation/KID-Lite0"}
     assert all(math.isnan(value) for value in found.values())
     assert "step 2: FD-Lite0, KID-Lite0 of place is not finite" in capsys.readouterr().out
@@ -76,17 +81,17 @@ def test_samples_that_are_not_finite_score_nan_and_are_never_best(tmp_path, digi
 
 def test_an_evaluation_is_of_the_final_weights_and_leaves_the_training_as_it_was(tmp_path, digits):
     config, trainer, accelerator = prepared(tmp_path)
-    evaluation = Evaluation(config, digits, Sampler(process(), encoder()), accelerator)
-    first = evaluation.scores(trainer)
+    callback = callback_for(config, digits, accelerator)
+    first = callback.scores(trainer)
     before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
     state = torch.get_rng_state()
     with torch.no_grad():
         for average in trainer.ema.shadow_params:
             average.mul_(2)
-    second = evaluation.scores(trainer)
+    second = callback.scores(trainer)
     assert first["fd"].value != second["fd"].value
     assert first["fd"].low is None
-    assert evaluation.scores(trainer)["fd"].value == second["fd"].value  # the same noise
+    assert callback.scores(trainer)["fd"].value == second["fd"].value  # the same noise
     after = trainer.model.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
     assert torch.equal(state, torch.get_rng_state())
@@ -94,12 +99,11 @@ def test_an_evaluation_is_of_the_final_weights_and_leaves_the_training_as_it_was
 
 def test_other_images_can_be_the_reference(tmp_path, digits):
     config, trainer, accelerator = prepared(tmp_path)
-    sampler = Sampler(process(), encoder())
-    of_training = Evaluation(config, digits, sampler, accelerator).scores(trainer)["fd"].value
+    of_training = callback_for(config, digits, accelerator).scores(trainer)["fd"].value
     images = load_dataset("digits", resolution=8, split="test")
-    elsewhere = Evaluation(config, images, sampler, accelerator).scores(trainer)["fd"].value
+    elsewhere = callback_for(config, images, accelerator).scores(trainer)["fd"].value
     named, _, _ = prepared(tmp_path, reference_dir="digits")
-    by_name = Evaluation(named, images, sampler, accelerator).scores(trainer)["fd"].value
+    by_name = callback_for(named, images, accelerator).scores(trainer)["fd"].value
     assert by_name == of_training != elsewhere
 
 
@@ -113,7 +117,7 @@ def test_other_images_can_be_the_reference(tmp_path, digits):
 def test_what_cannot_be_scored_is_refused_before_the_run(tmp_path, digits, changes, message):
     config, _, accelerator = prepared(tmp_path, **changes)
     with pytest.raises(UsageError, match=message):
-        Evaluation(config, digits, Sampler(process(), encoder()), accelerator)
+        callback_for(config, digits, accelerator)
     assert not any(Path(tmp_path).iterdir())
 
 
@@ -121,4 +125,4 @@ def test_latents_are_no_images_to_compare_with(tmp_path):
     config, _, accelerator = prepared(tmp_path)
     latents = CachedLatents.__new__(CachedLatents)  # what it holds is not looked at
     with pytest.raises(UsageError, match="the dataset holds latents.*--reference_dir"):
-        Evaluation(config, latents, Sampler(process(), encoder()), accelerator)
+        callback_for(config, latents, accelerator)

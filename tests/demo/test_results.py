@@ -6,7 +6,7 @@ import pytest
 from liftplace.analyze.config import AnalyzeConfig
 from liftplace.demo.experiment import TEACHER
 from liftplace.demo.methods import new_student_trainers
-from liftplace.demo.report import announcement, diagnosis_line, loading_lines, table
+from liftplace.demo.results import announcement, diagnosis_line, loading_lines, table
 from liftplace.demo.settings import DemoSettings
 from liftplace.models.loading import load_model
 
@@ -82,8 +82,13 @@ def test_announcement_names_the_settings_and_the_students():
     teacher, settings = load_model(TEACHER), DemoSettings(max_train_steps=7, learning_rate=1e-3)
     trainers = new_student_trainers(teacher, settings, "run")
     text = announcement(settings, teacher.model, trainers, 4000, 1)
-    for fact in ("4,000", "narrow norms, LIFT+PLACE: 156,057", "wide norms, output KD: 142,047",
-                 "7 steps", "0.001"):  # fmt: skip
+    for fact in (
+        "4,000",
+        "narrow norms, LIFT+PLACE: 156,057",
+        "wide norms, output KD: 142,047",
+        "7 steps",
+        "0.001",
+    ):
         assert fact in text
 
 

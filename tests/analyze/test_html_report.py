@@ -4,14 +4,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from liftplace.analyze import pages
+from liftplace.analyze import html_report
 from tests.analyze.analyses import analysis_of, carried_of, errors_of
 from tests.analyze.html_page import Page
 
 
 def test_the_page_holds_every_picture_that_is_written(tmp_path):
     analysis = analysis_of((0.03, 0.2), labels=["<a>/run", "b"])
-    files = pages.write_report(analysis, tmp_path)
+    files = html_report.write_report(analysis, tmp_path)
     names = [
         "errors",
         "carried",
@@ -38,9 +38,9 @@ def test_the_page_holds_every_picture_that_is_written(tmp_path):
 
 
 def test_without_samples_or_sizes_their_pictures_are_left_out(tmp_path):
-    files = pages.write_report(analysis_of((0.1,), sampled=False), tmp_path)
+    files = html_report.write_report(analysis_of((0.1,), sampled=False), tmp_path)
     assert not {"samples", "distances", "capacity"} & set(files)
-    files = pages.write_report(analysis_of((0.1, 0.1)), tmp_path)
+    files = html_report.write_report(analysis_of((0.1, 0.1)), tmp_path)
     assert "samples" in files and "capacity" not in files
 
 
@@ -51,16 +51,22 @@ def test_summary_tells_the_halves_of_the_timesteps_apart():
     analysis = analysis_of((0.03,), group_sizes=(4,))
     first = analysis.students[0]
     errors = replace(
-        first.errors, timesteps=torch.tensor([250.0, 500.0, 750.0]),
-        total=torch.tensor([1.0, 3.0, 8.0]), coarse=torch.tensor([1.0, 0.0, 6.0]),
-        fine=torch.tensor([0.0, 3.0, 2.0]), place_fine=torch.tensor([[0.0, 0.5, 0.4]]),
-    )  # fmt: skip
+        first.errors,
+        timesteps=torch.tensor([250.0, 500.0, 750.0]),
+        total=torch.tensor([1.0, 3.0, 8.0]),
+        coarse=torch.tensor([1.0, 0.0, 6.0]),
+        fine=torch.tensor([0.0, 3.0, 2.0]),
+        place_fine=torch.tensor([[0.0, 0.5, 0.4]]),
+    )
     carried = replace(
-        first.carried, timesteps=torch.tensor([900.0, 600.0, 300.0]), factor=torch.ones(3),
-        coarse=torch.tensor([16.0, 9.0, 0.0]), fine=torch.tensor([50.0, 25.0, 4.0]),
-    )  # fmt: skip
+        first.carried,
+        timesteps=torch.tensor([900.0, 600.0, 300.0]),
+        factor=torch.ones(3),
+        coarse=torch.tensor([16.0, 9.0, 0.0]),
+        fine=torch.tensor([50.0, 25.0, 4.0]),
+    )
     student = replace(first, errors=errors, carried=carried)
-    rows = pages.summary(replace(analysis, students=(student,)))
+    rows = html_report.summary(replace(analysis, students=(student,)))
     found = {name: values for name, *values in rows}
     assert found["share of the teacher"] == ["100.0 %", "3.0 %"]
     assert found["predicts"] == ["noise", ""]
@@ -84,8 +90,10 @@ def test_summary_tells_the_halves_of_the_timesteps_apart():
 def test_a_half_without_timesteps_and_a_model_without_norms():
     analysis = analysis_of((0.03,), steps=1, sampled=False)  # at t = 25
     student = replace(analysis.students[0], norms=None)
-    found = {name: values[1:] for name, *values in pages.summary(
-        replace(analysis, students=(student,)))}  # fmt: skip
+    found = {
+        name: values[1:]
+        for name, *values in html_report.summary(replace(analysis, students=(student,)))
+    }
     assert found["norms that lose the mean"] == ["no group norms"]
     assert found[f"total error, {WHERE}"][0].startswith("– / 0.")
     assert found[f"coarse share (LIFT explains), {WHERE}"][0].startswith("– / ")
@@ -94,7 +102,7 @@ def test_a_half_without_timesteps_and_a_model_without_norms():
 def test_numbers_by_step_of_sampling():
     errors = errors_of(0.1)
     carried = carried_of(errors, steps=4)
-    header, *rows = pages.step_table(carried)
+    header, *rows = html_report.step_table(carried)
     assert header[0] == "timestep" and [row[0] for row in rows] == ["990", "690", "390", "90"]
     share = carried.coarse[1] / (carried.coarse[1] + carried.fine[1])
     assert rows[1][-1] == f"{100 * share.item():.1f} %"
@@ -103,7 +111,7 @@ def test_numbers_by_step_of_sampling():
 
 def test_numbers_by_timestep():
     errors = errors_of(0.1, steps=3, group_sizes=(4, 16))
-    header, *rows = pages.timestep_table(errors)
+    header, *rows = html_report.timestep_table(errors)
     assert len(header) == 11 and all(len(row) == 11 for row in rows)
     assert [row[0] for row in rows] == ["25", "500", "975"]
     lift = 1 - (errors.fine[1] / errors.total[1]).item()
@@ -118,13 +126,16 @@ def test_a_student_equal_to_its_teacher_is_reported(tmp_path):
     (student,) = analysis.students
     nothing = torch.zeros_like(student.errors.total)
     errors = replace(
-        student.errors, total=nothing, coarse=nothing, fine=nothing,
+        student.errors,
+        total=nothing,
+        coarse=nothing,
+        fine=nothing,
         place_fine=torch.zeros_like(student.errors.place_fine),
-    )  # fmt: skip
+    )
     student = replace(student, errors=errors, carried=carried_of(errors))
     analysis = replace(analysis, students=(student,))
-    assert pages.write_report(analysis, tmp_path)["errors"].is_file()
-    found = {name: values for name, *values in pages.summary(analysis)}
+    assert html_report.write_report(analysis, tmp_path)["errors"].is_file()
+    found = {name: values for name, *values in html_report.summary(analysis)}
     assert found[f"coarse share (LIFT explains), {WHERE}"][1] == "– / –"
 
 
@@ -132,6 +143,6 @@ def test_a_student_equal_to_its_teacher_is_reported(tmp_path):
     "labels", [["a/b", "a-b", "c"], ["A", "a", "é"], ["x", "..", "y z"]], ids=str
 )
 def test_names_of_maps_are_files_that_differ(labels):
-    names = pages.map_names(analysis_of((0.1, 0.2, 0.3), labels=labels))
+    names = html_report.map_names(analysis_of((0.1, 0.2, 0.3), labels=labels))
     assert len({name.lower() for name in names}) == 3
     assert not any("/" in name or " " in name for name in names)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from liftplace.analyze import drawings, score_drawings
-from liftplace.analyze.analysis import Analysis, Carried, Errors, Samples
+from liftplace.analyze import error_plots, score_plots
+from liftplace.analyze.analysis import Analysis, ModelErrors, PropagatedErrors, Samples
 from liftplace.analyze.maps import save_maps
-from liftplace.analyze.shares import coarse_share, half, moved_by
+from liftplace.analyze.propagation import coarse_share, in_half, moved_by
 from liftplace.models.norms import Norms
 from liftplace.plots import html
 
@@ -75,18 +75,18 @@ def write_report(analysis: Analysis, folder: Path) -> dict[str, Path]:
     students = analysis.students
     names = ("errors", "carried", "explained", "slopes", "weights")
     files = {name: folder / f"{name}.png" for name in names}
-    drawings.save_errors(students, analysis.noisy, files["errors"])
-    drawings.save_carried(students, analysis.noisy, files["carried"])
-    drawings.save_explained(students, files["explained"])
-    drawings.save_slopes(students, files["slopes"])
-    drawings.save_weights(students, files["weights"])
+    error_plots.save_errors(students, analysis.noisy, files["errors"])
+    error_plots.save_propagated(students, analysis.noisy, files["carried"])
+    error_plots.save_explained(students, files["explained"])
+    error_plots.save_slopes(students, files["slopes"])
+    error_plots.save_weights(students, files["weights"])
     if analysis.teacher_samples:
         files |= {name: folder / f"{name}.png" for name in ("samples", "distances")}
-        score_drawings.save_samples(analysis, files["samples"])
-        score_drawings.save_distances(analysis, files["distances"])
-    if score_drawings.differ_in_size(students):
+        score_plots.save_samples(analysis, files["samples"])
+        score_plots.save_distances(analysis, files["distances"])
+    if score_plots.differ_in_size(students):
         files["capacity"] = folder / "capacity.png"
-        score_drawings.save_capacity(analysis, files["capacity"])
+        score_plots.save_capacity(analysis, files["capacity"])
     maps = {name: folder / f"{name}.png" for name in map_names(analysis)}
     for student, path in zip(students, maps.values(), strict=True):
         save_maps(student.maps, path, beside=[each.maps for each in students])
@@ -156,9 +156,9 @@ def _row(analysis: Analysis) -> str:
 
 
 def _caption(name: str, analysis: Analysis) -> str:
-    few = analysis.students[0].errors.slope.shape[1] <= drawings.BANDS
+    few = analysis.students[0].errors.slope.shape[1] <= error_plots.BANDS
     components = analysis.num_components
-    known = {
+    words = {
         "row": _row(analysis),
         "spread": "Bands: from the 10th to the 90th percentile. " if few else "",
         "count": f"{analysis.num_samples:,}",
@@ -171,7 +171,7 @@ def _caption(name: str, analysis: Analysis) -> str:
         if analysis.teacher_samples
         else "",
     }
-    return CAPTIONS[name].format(**known)
+    return CAPTIONS[name].format(**words)
 
 
 def advice_lines(analysis: Analysis) -> list[str]:
@@ -196,24 +196,29 @@ def summary(analysis: Analysis) -> list[list[str]]:
     norms = [analysis.teacher_norms, *(each.norms for each in students)]
     rows.append(["norms that lose the mean", *map(_lost, norms)])
     of_students = [_of_halves(analysis, number) for number in range(len(students))]
-    rows += [[name, "", *(found[name] for found in of_students)] for name in of_students[0]]
+    rows += [[name, "", *(each[name] for each in of_students)] for name in of_students[0]]
     rows.append(["gap", "", *(f"{each.errors.identity_gap:.0e}" for each in students)])
     if analysis.teacher_samples:
         for place, score in enumerate(analysis.teacher_samples.scores):
             if score.floor is not None:
                 floor = f"{score.floor:.4g}"
                 rows.append([f"{score.name}, real / real", floor, *([floor] * len(students))])
-            theirs = _score(analysis.teacher_samples, place)
-            for kind, name in score_drawings.KIND_NAMES.items():
+            of_teacher = _score(analysis.teacher_samples, place)
+            for kind, name in score_plots.KIND_NAMES.items():
                 values = [_score(getattr(each, kind), place) for each in students]
-                first = [score.name, theirs] if kind == "plain" else [f"{score.name}, {name}", ""]
+                first = (
+                    [score.name, of_teacher] if kind == "plain" else [f"{score.name}, {name}", ""]
+                )
                 rows.append([*first, *values])
     return rows
 
 
 PREDICTIONS = {
-    "epsilon": "noise", "v_prediction": "v", "sample": "the image", "flow": "the flow's velocity",
-}  # fmt: skip
+    "epsilon": "noise",
+    "v_prediction": "v",
+    "sample": "the image",
+    "flow": "the flow's velocity",
+}
 
 
 def _lost(norms: Norms | None) -> str:
@@ -224,29 +229,29 @@ def _lost(norms: Norms | None) -> str:
 
 
 def _of_halves(analysis: Analysis, number: int) -> dict[str, str]:
-    """What the table says of a student's errors in both halves of the timesteps."""
+    """Rows of the table: a student's errors in both halves of the timesteps."""
     student = analysis.students[number]
-    errors, carried, noisy = student.errors, student.carried, analysis.noisy
-    halves = [half(errors, noisy, noisier) for noisier in (True, False)]
-    steps = [half(carried, noisy, noisier) for noisier in (True, False)]
+    errors, propagated, noisy = student.errors, student.carried, analysis.noisy
+    halves = [in_half(errors, noisy, noisier) for noisier in (True, False)]
+    steps = [in_half(propagated, noisy, noisier) for noisier in (True, False)]
     where = f"t > {noisy:g} / below"
-    found = {}
+    rows = {}
     for part in ("total", "coarse", "fine"):
         means = [getattr(errors, part)[which].mean().item() for which in halves]
-        found[f"{part} error, {where}"] = " / ".join(map(_number, means))
+        rows[f"{part} error, {where}"] = " / ".join(map(_number, means))
     shares = [explained(errors, which) for which in halves]
     for name in shares[0]:
-        known = f"coarse share ({name} explains)" if name == "LIFT" else f"{name} explains"
-        found[f"{known}, {where}"] = " / ".join(_percent(share[name], 1) for share in shares)
+        label = f"coarse share ({name} explains)" if name == "LIFT" else f"{name} explains"
+        rows[f"{label}, {where}"] = " / ".join(_percent(share[name], 1) for share in shares)
     for part in ("coarse", "fine"):
-        moved = [moved_by(getattr(carried, part), which) for which in steps]
-        found[f"{part} error moves the image by, {where}"] = " / ".join(map(_number, moved))
-    reaches = [_percent(coarse_share(carried, which), 1) for which in steps]
-    found[f"coarse share of what is carried, {where}"] = " / ".join(reaches)
-    return found
+        moved = [moved_by(getattr(propagated, part), which) for which in steps]
+        rows[f"{part} error moves the image by, {where}"] = " / ".join(map(_number, moved))
+    in_image = [_percent(coarse_share(propagated, which), 1) for which in steps]
+    rows[f"coarse share of what is carried, {where}"] = " / ".join(in_image)
+    return rows
 
 
-def explained(errors: Errors, which: Tensor) -> dict[str, float]:
+def explained(errors: ModelErrors, which: Tensor) -> dict[str, float]:
     """Share of the error over these timesteps that each kind of fit explains, in [0, 1]; NaN where
     there is no error. `which`: (timesteps,), bool."""
     fines = {"LIFT": errors.fine}
@@ -259,10 +264,12 @@ def explained(errors: Errors, which: Tensor) -> dict[str, float]:
     }
 
 
-def step_table(carried: Carried) -> list[list[str]]:
+def step_table(propagated: PropagatedErrors) -> list[list[str]]:
     """A header and a row a step of sampling."""
     rows = [["timestep", "factor", "coarse moves by", "fine moves by", "coarse share"]]
-    columns = zip(carried.timesteps, carried.factor, carried.coarse, carried.fine, strict=True)
+    columns = zip(
+        propagated.timesteps, propagated.factor, propagated.coarse, propagated.fine, strict=True
+    )
     for timestep, factor, coarse, fine in columns:
         moved = [_number(part.sqrt().item()) for part in (coarse, fine)]
         share = _percent(coarse.item(), (coarse + fine).item())
@@ -270,7 +277,7 @@ def step_table(carried: Carried) -> list[list[str]]:
     return rows
 
 
-def timestep_table(errors: Errors) -> list[list[str]]:
+def timestep_table(errors: ModelErrors) -> list[list[str]]:
     """A header and a row a timestep."""
     places = [f"PLACE {size}" for size in errors.group_sizes]
     header = ["timestep", "mean t²", "total", "coarse", "fine", "LIFT explains"]
@@ -282,10 +289,8 @@ def timestep_table(errors: Errors) -> list[list[str]]:
         weights = [errors.lift_weight[index], *errors.weight[:, index]]
         total = errors.total[index].item()
         shares = [_percent(total - fine.item(), total) for fine in fines]
-        rows.append([
-            f"{timestep.item():g}", *(f"{value.item():.4g}" for value in values),
-            *shares, *(f"{weight.item():.3f}" for weight in weights),
-        ])  # fmt: skip
+        numbers = [f"{timestep.item():g}", *(f"{value.item():.4g}" for value in values)]
+        rows.append([*numbers, *shares, *(f"{weight.item():.3f}" for weight in weights)])
     return rows
 
 

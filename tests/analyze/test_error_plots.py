@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from liftplace.analyze import drawings
+from liftplace.analyze import error_plots
 from tests.analyze.analyses import analysis_of
 
 
@@ -17,13 +17,13 @@ def drawn(monkeypatch):
     def keep(figure, styles, path):
         figures.append(figure)
 
-    monkeypatch.setattr(drawings, "finish", keep)
+    monkeypatch.setattr(error_plots, "finish", keep)
     return figures
 
 
 def test_errors_of_all_students_are_on_one_scale(drawn):
     students = analysis_of((0.01, 0.9)).students
-    drawings.save_errors(students, 500, None)
+    error_plots.save_errors(students, 500, None)
     left, right = drawn[0].axes[0::2], drawn[0].axes[1::2]
     assert len(left) == 2 and left[0].get_ylim() == left[1].get_ylim()
     assert right[0].get_ylim() == right[1].get_ylim() and left[0].get_yscale() == "log"
@@ -37,7 +37,7 @@ def test_errors_of_all_students_are_on_one_scale(drawn):
 
 def test_what_is_carried_is_drawn_as_a_root_of_each_step(drawn):
     students = analysis_of((0.1, 0.2)).students
-    drawings.save_carried(students, 500, None)
+    error_plots.save_propagated(students, 500, None)
     one, two = drawn[0].axes
     assert one.get_ylim() == two.get_ylim() and one.get_yscale() == "log"
     carried = students[1].carried
@@ -49,9 +49,10 @@ def test_what_is_carried_is_drawn_as_a_root_of_each_step(drawn):
 
 def test_shares_explained_are_of_the_error_of_each_timestep(drawn):
     (student,) = analysis_of((0.1,)).students
-    errors = replace(student.errors, total=student.errors.total.clone().index_fill(
-        0, torch.tensor([3]), 0))  # fmt: skip
-    drawings.save_explained([replace(student, errors=errors)], None)
+    errors = replace(
+        student.errors, total=student.errors.total.clone().index_fill(0, torch.tensor([3]), 0)
+    )
+    error_plots.save_explained([replace(student, errors=errors)], None)
     (axes,) = drawn[0].axes
     lift, small, large = (line.get_ydata() for line in axes.lines)
     assert np.isnan(lift[3]) and axes.get_ylim() == (-2, 102)
@@ -61,7 +62,7 @@ def test_shares_explained_are_of_the_error_of_each_timestep(drawn):
 
 def test_weights_are_drawn_as_they_are(drawn):
     students = analysis_of((0.1, 0.2, 0.3)).students
-    drawings.save_weights(students, None)
+    error_plots.save_weights(students, None)
     assert len(drawn[0].axes) == 3
     lines = drawn[0].axes[2].lines
     np.testing.assert_array_equal(lines[0].get_ydata(), students[2].errors.lift_weight)
@@ -71,7 +72,7 @@ def test_weights_are_drawn_as_they_are(drawn):
 @pytest.mark.parametrize("channels, bands", [(1, 1), (4, 4), (16, 0)])
 def test_slopes_have_a_line_a_channel_and_bands_while_they_are_few(drawn, channels, bands):
     students = analysis_of((0.1, 0.2), channels=channels).students
-    drawings.save_slopes(students, None)
+    error_plots.save_slopes(students, None)
     slope, intercept = drawn[0].axes[2:]
     assert len(slope.lines) == len(intercept.lines) == channels + 1
     assert len(slope.collections) == bands
@@ -87,15 +88,15 @@ def test_an_outlier_does_not_squeeze_the_slopes(drawn):
     slope = student.errors.slope.clone()
     slope[7, 0, 2] = 1e6
     errors = replace(student.errors, slope=slope)
-    drawings.save_slopes([replace(student, errors=errors)], None)
+    error_plots.save_slopes([replace(student, errors=errors)], None)
     assert drawn[0].axes[0].get_ylim()[1] < 10
 
 
 def test_pictures_are_900_pixels_wide_on_a_page(tmp_path):
     for shares in ((0.1,), (0.1, 0.2, 0.3)):
         students = analysis_of(shares, channels=16).students
-        for name in ("errors", "carried", "slopes", "weights"):
-            noisy = (500,) if name in ("errors", "carried") else ()
-            getattr(drawings, f"save_{name}")(students, *noisy, tmp_path / "a.png")
+        for name in ("errors", "propagated", "slopes", "weights"):
+            noisy = (500,) if name in ("errors", "propagated") else ()
+            getattr(error_plots, f"save_{name}")(students, *noisy, tmp_path / "a.png")
             with Image.open(tmp_path / "a.png") as picture:
                 assert picture.width == 1350

@@ -1,4 +1,4 @@
-"""Pictures of what students score beside their teacher: their samples, distances and sizes."""
+"""Plots of students beside their teacher: their samples, distances and sizes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from liftplace.analyze.analysis import Analysis, Samples, StudentAnalysis
-from liftplace.analyze.drawings import PARTS
-from liftplace.analyze.shares import half
-from liftplace.evaluate.judge import Score
-from liftplace.plots.axes import WIDTH, dress, finish, panels, set_log, short, suits_log
-from liftplace.plots.colours import OKABE_ITO
+from liftplace.analyze.error_plots import PARTS
+from liftplace.analyze.propagation import in_half
+from liftplace.evaluate.evaluator import Score
+from liftplace.plots.axes import OKABE_ITO, WIDTH, dress, finish, panels, set_log, short, suits_log
 from liftplace.plots.images import new_figure, save_labelled_rows
 
 KINDS = {  # of samples, with fixed looks in all pictures
@@ -52,10 +51,10 @@ def save_distances(analysis: Analysis, path: Path) -> None:
     scores = analysis.teacher_samples.scores
     grid = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for place, (axes, score) in enumerate(zip(grid, scores, strict=True)):
-        _draw_point(axes, 0, score, TEACHER)
+        _plot_point(axes, 0, score, TEACHER)
         for number, student in enumerate(analysis.students, start=1):
             for offset, (kind, style) in zip((-0.22, 0, 0.22), KINDS.items(), strict=True):
-                _draw_point(axes, number + offset, getattr(student, kind).scores[place], style)
+                _plot_point(axes, number + offset, getattr(student, kind).scores[place], style)
         if score.floor is not None:
             axes.axvline(score.floor, linewidth=1.2, **FLOOR)
         ends = _ends(_scores_of(analysis, place))
@@ -83,7 +82,7 @@ def _ends(scores: Sequence[Score]) -> np.ndarray:
     return np.array([end for each in ends for end in each if end is not None])
 
 
-def _draw_point(axes: Axes, y: float, score: Score, style: dict) -> None:
+def _plot_point(axes: Axes, y: float, score: Score, style: dict) -> None:
     axes.plot([score.value], [y], ms=6, **style)
     if score.low is not None:
         axes.plot([score.low, score.high], [y, y], color=style["color"], linewidth=1.8)
@@ -101,43 +100,45 @@ def save_capacity(analysis: Analysis, path: Path) -> None:
     for axes, noisier in zip(grid, (True, False), strict=False):
         for part, style in PARTS.items():
             means = [
-                getattr(each.errors, part)[half(each.errors, analysis.noisy, noisier)].mean().item()
+                getattr(each.errors, part)[in_half(each.errors, analysis.noisy, noisier)]
+                .mean()
+                .item()
                 for each in analysis.students
             ]
-            _draw_over_sizes(axes, shares, means, style)
+            _plot_over_sizes(axes, shares, means, style)
         name = f"distillation error, t {'>' if noisier else '≤'} {analysis.noisy:g}"
         dress(axes, name, _SIZE, "mean squared error")
     styles = dict(PARTS)
     if analysis.teacher_samples:
-        styles |= _draw_distances(analysis, grid[2], shares)
+        styles |= _plot_distances(analysis, grid[2], shares)
     for axes in grid:
         _scale(axes, shares)
         _number(axes, shares)
     finish(figure, styles, path)
 
 
-def _draw_distances(analysis: Analysis, axes: Axes, shares: list[float]) -> dict[str, dict]:
+def _plot_distances(analysis: Analysis, axes: Axes, shares: list[float]) -> dict[str, dict]:
     """The students' first score over their sizes, and the looks of it for the legend."""
     for dodge, (kind, style) in zip((0.97, 1, 1.03), KINDS.items(), strict=True):
         scores = [getattr(each, kind).scores[0] for each in analysis.students]
         # Dodged by a few percent: all kinds are of the same size.
         dodged = [share * dodge for share in shares]
-        _draw_over_sizes(axes, dodged, [score.value for score in scores], style)
+        _plot_over_sizes(axes, dodged, [score.value for score in scores], style)
         for share, score in zip(dodged, scores, strict=True):
             if score.low is not None:
                 ends = [score.low, score.high]
                 axes.plot([share, share], ends, color=style["color"], linewidth=1.8)
-    theirs = analysis.teacher_samples.scores[0]
+    teacher = analysis.teacher_samples.scores[0]
     line = {"color": TEACHER["color"], "linestyle": (0, (6, 2))}
-    axes.axhline(theirs.value, linewidth=1.2, **line)
-    dress(axes, f"{theirs.name} of samples", _SIZE, f"{theirs.name}, lower is better")
+    axes.axhline(teacher.value, linewidth=1.2, **line)
+    dress(axes, f"{teacher.name} of samples", _SIZE, f"{teacher.name}, lower is better")
     return {KIND_NAMES[kind]: style for kind, style in KINDS.items()} | {"teacher": line}
 
 
 _SIZE = "parameters, % of the teacher's"
 
 
-def _draw_over_sizes(axes: Axes, shares: list[float], values: list[float], style: dict) -> None:
+def _plot_over_sizes(axes: Axes, shares: list[float], values: list[float], style: dict) -> None:
     """Points, joined in order of size only where no two students have one size."""
     joined = len(set(shares)) == len(shares)
     order = np.argsort(shares)
@@ -160,8 +161,8 @@ def _number(axes: Axes, shares: list[float]) -> None:
     for share in sorted(set(shares)):
         numbers = [str(number) for number, each in enumerate(shares, start=1) if each == share]
         axes.axvline(share, color="#999999", linewidth=0.6, zorder=0)
-        axes.text(share, 1.01, ", ".join(numbers), transform=axes.get_xaxis_transform(),
-                  ha="center", va="bottom", fontsize=10)  # fmt: skip
+        place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        axes.text(share, 1.01, ", ".join(numbers), fontsize=10, **place)
 
 
 def _numbered(students: Sequence[StudentAnalysis]) -> list[str]:

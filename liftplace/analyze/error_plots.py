@@ -1,4 +1,4 @@
-"""Pictures of the distillation error over the timesteps: its parts, what explains it, the fits."""
+"""Plots of the distillation error over the timesteps: its parts, its explained share, the fits."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from liftplace.analyze.analysis import Errors, StudentAnalysis
+from liftplace.analyze.analysis import ModelErrors, StudentAnalysis
 from liftplace.plots.axes import (
     DASHES,
+    OKABE_ITO,
     WIDTH,
     dress,
     finish,
@@ -20,7 +21,6 @@ from liftplace.plots.axes import (
     style_of,
     suits_log,
 )
-from liftplace.plots.colours import OKABE_ITO
 from liftplace.plots.images import new_figure
 
 PARTS = {  # of the error, with fixed looks in all pictures
@@ -28,7 +28,7 @@ PARTS = {  # of the error, with fixed looks in all pictures
     "coarse": {"color": OKABE_ITO["orange"], "linestyle": DASHES[1], "marker": "s"},
     "fine": {"color": OKABE_ITO["blue"], "linestyle": DASHES[2], "marker": "^"},
 }
-BANDS = 4  # channels whose spread over the images is drawn; more would hide each other
+BANDS = 4  # channels whose spread over the images is plotted; more would hide each other
 TIMESTEP = "timestep (right: more noise)"
 
 
@@ -52,16 +52,16 @@ def save_errors(students: Sequence[StudentAnalysis], noisy: float, path: Path) -
     finish(figure, {name: dict(style, ms=3.5) for name, style in PARTS.items()}, path)
 
 
-def save_carried(students: Sequence[StudentAnalysis], noisy: float, path: Path) -> None:
+def save_propagated(students: Sequence[StudentAnalysis], noisy: float, path: Path) -> None:
     """A panel a student: what the error at each step of sampling moves the image by, by parts."""
     figure, grid = panels(len(students))
     for student, axes in zip(students, grid, strict=True):
-        carried = student.carried
-        parts = {"total": carried.coarse + carried.fine, "coarse": carried.coarse,
-                 "fine": carried.fine}  # fmt: skip
+        timesteps = student.carried.timesteps
+        coarse, fine = student.carried.coarse, student.carried.fine
+        parts = {"total": coarse + fine, "coarse": coarse, "fine": fine}
         for part, squares in parts.items():
             look = PARTS[part] | {"linewidth": 1.6, "ms": 3.5}
-            axes.plot(carried.timesteps, squares.sqrt().numpy(), **look)
+            axes.plot(timesteps, squares.sqrt().numpy(), **look)
         _mark(axes, noisy)
         dress(axes, short(student.label), TIMESTEP, "rms change of the image")
     _same_scale(grid)
@@ -71,7 +71,7 @@ def save_carried(students: Sequence[StudentAnalysis], noisy: float, path: Path) 
 def save_explained(students: Sequence[StudentAnalysis], path: Path) -> None:
     """A panel a student: the share of the error that LIFT's and PLACE's fits explain."""
 
-    def share(errors: Errors) -> list[np.ndarray]:
+    def share(errors: ModelErrors) -> list[np.ndarray]:
         fine = [errors.fine, *errors.place_fine]
         return [100 - 100 * _share(each.numpy(), errors.total.numpy()) for each in fine]
 
@@ -81,7 +81,7 @@ def save_explained(students: Sequence[StudentAnalysis], path: Path) -> None:
 def save_weights(students: Sequence[StudentAnalysis], path: Path) -> None:
     """A panel a student: the adaptive weight w that LIFT and PLACE would give the fine term."""
 
-    def weights(errors: Errors) -> list[np.ndarray]:
+    def weights(errors: ModelErrors) -> list[np.ndarray]:
         return [each.numpy() for each in (errors.lift_weight, *errors.weight)]
 
     _save_by_fit(students, weights, "w, from 0 to 1", (-0.02, 1.02), path)
@@ -138,7 +138,7 @@ def _most(fitted: list[np.ndarray], ideal: float) -> tuple[float, float]:
 
 def _save_by_fit(
     students: Sequence[StudentAnalysis],
-    values_of: Callable[[Errors], list[np.ndarray]],
+    values_of: Callable[[ModelErrors], list[np.ndarray]],
     unit: str,
     limits: tuple[float, float],
     path: Path,
@@ -195,5 +195,5 @@ def _same_scale(panels: Sequence[Axes]) -> None:
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole; NaN, which is not drawn, where the whole is zero."""
+    """part / whole; NaN, which is not plotted, where the whole is zero."""
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from liftplace.analyze.correct import corrected_by, regress
+from liftplace.analyze.correction import corrected_by, regress
 from liftplace.data.encoder import Encoder
-from liftplace.evaluate.sampler import Sampler
-from liftplace.evaluate.sampling import answer, sample_images
+from liftplace.evaluate.sampling import Sampler, denoise, sample_images
 from liftplace.models.loading import load_model
 from liftplace.models.noise import NoiseProcess
 from tests.families.pipelines import tiny_pipeline
@@ -61,11 +60,12 @@ def test_a_student_that_is_affine_in_its_teacher_is_corrected_to_it(prediction_t
     sample = partial(sample_images, scheduler=NoiseProcess.new(prediction_type).sampler(), **RUN)
     theirs = sample(teacher)
     assert not torch.allclose(sample(student), theirs, atol=1e-2)
-    corrected = sample(student, answer=corrected_by(teacher))
+    corrected = sample(student, denoise=corrected_by(teacher))
     torch.testing.assert_close(corrected, theirs, rtol=0, atol=1e-4)
     # One fit a sample cannot undo what differs by channel.
-    assert not torch.allclose(sample(student, answer=corrected_by(teacher, "sample")), theirs,
-                              atol=1e-2)  # fmt: skip
+    assert not torch.allclose(
+        sample(student, denoise=corrected_by(teacher, "sample")), theirs, atol=1e-2
+    )
 
 
 def test_each_branch_of_the_guidance_is_corrected(tmp_path):
@@ -80,7 +80,7 @@ def test_each_branch_of_the_guidance_is_corrected(tmp_path):
     options = {"prompts": ["a cat", "a dog"], "guidance_scale": 4.0} | RUN
     theirs = sampler.sample(teacher, **options)
     assert not torch.allclose(sampler.sample(student, **options), theirs, atol=1e-2)
-    corrected = sampler.sample(student, answer=corrected_by(teacher), **options)
+    corrected = sampler.sample(student, denoise=corrected_by(teacher), **options)
     torch.testing.assert_close(corrected, theirs, rtol=0, atol=1e-3)
 
 
@@ -88,7 +88,7 @@ def test_models_in_half_precision_are_asked_in_theirs():
     model = tiny_unet().eval()
     noisy, timesteps = torch.randn(2, 1, 8, 8), torch.tensor([10, 900])
     with torch.no_grad():
-        whole = answer(model, noisy, timesteps, {})
-        half = answer(model.to(torch.bfloat16), noisy, timesteps, {})
+        whole = denoise(model, noisy, timesteps, {})
+        half = denoise(model.to(torch.bfloat16), noisy, timesteps, {})
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, whole, rtol=0.1, atol=0.05)

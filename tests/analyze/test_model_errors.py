@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from liftplace import lift_loss, place_loss
-from liftplace.analyze.errors import identity_gap, measure_errors, spread_timesteps
+from liftplace.analyze.model_errors import identity_gap, measure_errors, spread_timesteps
 from liftplace.common.errors import NonFiniteError
 from liftplace.evaluate.sampling import initial_noise
 from liftplace.families import family_of_model
@@ -145,9 +145,9 @@ def test_output_that_is_not_finite_is_named(teacher, latents):
     with torch.no_grad():
         broken.conv_out.bias[0] = torch.inf
     process = NoiseProcess.new("epsilon")
-    with pytest.raises(NonFiniteError, match="s answers with NaN or infinity at timestep 50"):
+    with pytest.raises(NonFiniteError, match="s gives NaN or infinity at timestep 50"):
         measure(broken, teacher, process, latents)
-    with pytest.raises(NonFiniteError, match="the teacher answers"):
+    with pytest.raises(NonFiniteError, match="the teacher gives"):
         measure(teacher, broken, process, latents)
 
 

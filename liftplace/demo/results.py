@@ -13,17 +13,17 @@ from torch import nn
 
 from liftplace import __version__
 from liftplace.analyze.maps import Maps
-from liftplace.demo.measure import Measured, Referee
+from liftplace.common.text_table import text_table
+from liftplace.demo.measure import Measured
 from liftplace.demo.methods import LABELS, METHODS
 from liftplace.demo.settings import DemoSettings
+from liftplace.evaluate.evaluator import Evaluator
 from liftplace.models.costs import count_parameters
 from liftplace.models.norms import norms_of
 from liftplace.train.trainer import ModelTrainer
 
 PACKAGES = ("torch", "diffusers", "accelerate", "numpy", "mlxtend", "efficientnet-lite-pytorch")
-COLUMNS = (
-    "", "parameters", "share", "MACs", "FD-Lite0", "KID", "pixel error", "mean", "draw s"
-)  # fmt: skip
+COLUMNS = ["", "parameters", "share", "MACs", "FD-Lite0", "KID", "pixel error", "mean", "sample s"]
 
 
 def announcement(
@@ -33,7 +33,7 @@ def announcement(
     num_images: int,
     num_threads: int,
 ) -> str:
-    """What is about to happen, before it does."""
+    """What the demo is about to do."""
     students = "\n".join(
         f"  {LABELS[each.name]}: {count_parameters(each.model):,} parameters, "
         f"{norms_of(each.model).channels} or more channels a norm group"
@@ -50,10 +50,10 @@ def announcement(
     )
 
 
-def collect(
+def collect_results(
     settings: DemoSettings,
     measured: dict[str, Measured],
-    referee: Referee,
+    evaluator: Evaluator,
     maps: Maps,
     curves: list[dict],
     *,
@@ -61,7 +61,7 @@ def collect(
     num_threads: int,
     seconds: float,
 ) -> dict:
-    """Everything that results.json holds."""
+    """The content of results.json."""
     teacher = measured["teacher"]
     models = {}
     for name, each in measured.items():
@@ -79,10 +79,10 @@ def collect(
         }
     return {
         "models": models,
-        "real_real_floor": _scores(referee.floor),
+        "real_real_floor": _scores(evaluator.floor),
         "pixel_error_of_unrelated_samples": teacher.agreement.unrelated,
-        "num_images": referee.floor.num_images,
-        "num_components": referee.floor.num_components,
+        "num_images": evaluator.floor.num_images,
+        "num_components": evaluator.floor.num_components,
         "share_explained_by_linear_fit": dict(
             zip(maps.timesteps, maps.explained.tolist(), strict=True)
         ),
@@ -95,16 +95,16 @@ def collect(
         | {package: version(package) for package in PACKAGES},
         "sha256": {
             "teacher": hashlib.sha256(teacher_file.read_bytes()).hexdigest(),
-            "feature_network": referee.weights_sha256,
+            "feature_network": evaluator.network.weights_sha256,
         },
     }
 
 
-def table(found: dict) -> str:
+def table(results: dict) -> str:
     """The results as lines for a terminal, with what the columns mean."""
-    rows = [COLUMNS, ["real / real", "", "", "", *_cells(found["real_real_floor"]), "", "", ""]]
-    for each in found["models"].values():
-        rows.append([
+    rows = [COLUMNS, ["real / real", "", "", "", *_cells(results["real_real_floor"]), "", "", ""]]
+    for each in results["models"].values():
+        row = [
             each["label"],
             f"{each['parameters']:,}",
             f"{100 * each['share_of_teacher']:.1f} %",
@@ -113,16 +113,14 @@ def table(found: dict) -> str:
             f"{each['pixel_error']:.3f}",
             f"{each['mean']:.2f} ± {each['spread_of_means']:.2f}",
             f"{each['sampling_seconds']:.1f}",
-        ])  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [_line(row, widths) for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(["", *lines, "", *_notes(found)])
+        ]
+        rows.append(row)
+    return "\n".join(["", text_table(rows, ruled=True), "", *_notes(results)])
 
 
-def _notes(found: dict) -> list[str]:
-    count, components = found["num_images"], found["num_components"]
-    unrelated = found["pixel_error_of_unrelated_samples"]
+def _notes(results: dict) -> list[str]:
+    count, components = results["num_images"], results["num_components"]
+    unrelated = results["pixel_error_of_unrelated_samples"]
     return [
         f"FD-Lite0 ({components} principal components) and KID, on features of EfficientNet-Lite0:",
         f"{count} samples against {count} held-out images, one seed; lower is better.",
@@ -131,8 +129,8 @@ def _notes(found: dict) -> list[str]:
         f"pixels in [-1, 1]; between teacher's samples from different noise {unrelated:.3f}.",
         "mean ± spread of the samples' mean brightness, which norms of one channel a group lose.",
         "MACs: a forward pass of one image.",
-        f"draw s: for {count} images in {found['settings']['num_inference_steps']} steps. "
-        f"The whole demo: {found['seconds']:.0f} s, torch threads: {found['num_threads']}.",
+        f"sample s: for {count} images in {results['settings']['num_inference_steps']} steps. "
+        f"The whole demo: {results['seconds']:.0f} s, torch threads: {results['num_threads']}.",
     ]
 
 
@@ -146,14 +144,14 @@ def loading_lines(output_dir: Path, name: str) -> tuple[str, str]:
 
 
 def diagnosis_line(output_dir: Path) -> str:
-    """The command that says what is wrong with the student that fails."""
+    """The command that says why the failing student fails."""
     teacher = Path(__file__).parent / "teacher"
     student = output_dir / "students" / METHODS[0].name
     return f"liftplace analyze --teacher {teacher} --student {student} --data digits"
 
 
-def write_json(found: dict, path: Path) -> None:
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+def write_json(results: dict, path: Path) -> None:
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def _scores(scores) -> dict:
@@ -175,11 +173,3 @@ def _optimiser(settings: DemoSettings) -> dict:
     config = asdict(settings.distill_config("run"))
     kept = ("learning_rate", "lr_", "adam_", "max_grad_norm", "use_ema", "ema_", "train_batch_size")
     return {"name": "AdamW"} | {key: config[key] for key in config if key.startswith(kept)}
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    first, *rest = (
-        cell.rjust(width) if column else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "  ".join([first, *rest]).rstrip()

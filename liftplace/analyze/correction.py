@@ -1,4 +1,4 @@
-"""What a linear fit makes of a student's output: at one batch, and at every step of sampling."""
+"""A student's output corrected by its linear fit to the teacher's, batch by batch."""
 
 from functools import partial
 from typing import NamedTuple
@@ -7,15 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from liftplace import linear_fit
-from liftplace.analyze.carried import carried
-from liftplace.analyze.trajectory import TrajectoryFit, corrected_with, trajectory_fit
-from liftplace.evaluate.sampling import Answer, answer
+from liftplace.evaluate.sampling import DenoiseFn, denoise
 from liftplace.families.family import Conditions
-
-__all__ = [
-    "Regression", "TrajectoryFit", "carried", "corrected_by", "corrected_with", "regress",
-    "trajectory_fit",
-]  # fmt: skip
 
 # Far below any variance that float32 outputs have: the normal equations hold to rounding.
 NO_EPS = 1e-60
@@ -46,18 +39,24 @@ def regress(student: Tensor, teacher: Tensor, scope: str = "channel") -> Regress
     return Regression(fit.slope[:, 0], fit.intercept[:, 0], fitted.view_as(s))
 
 
-def corrected_by(teacher: nn.Module, scope: str = "channel") -> Answer:
+def corrected_by(teacher: nn.Module, scope: str = "channel") -> DenoiseFn:
     """For `sample_images`: a student's output s replaced by a + b s, the fit of the teacher's
-    output on it at the current sample and step. Not a sampler to use, for it asks the teacher: it
-    shows what of the student's error two numbers a row explain. The paper's own correction, fitted
-    once on the teacher's trajectory, is `corrected_with`.
+    output on it at the current sample and step. This runs the teacher at every step, so it is no
+    way to sample: it shows how much of the student's error two numbers a row explain. The paper's
+    own correction, fitted once on the teacher's trajectory, is
+    `liftplace.analyze.trajectory.corrected_with`.
     """
     return partial(_corrected, teacher, scope)
 
 
 def _corrected(
-    teacher: nn.Module, scope: str, student: nn.Module, noisy: Tensor, timesteps: Tensor,
+    teacher: nn.Module,
+    scope: str,
+    student: nn.Module,
+    noisy: Tensor,
+    timesteps: Tensor,
     conditions: Conditions,
-) -> Tensor:  # fmt: skip
-    ours, theirs = (answer(model, noisy, timesteps, conditions) for model in (student, teacher))
-    return regress(ours, theirs, scope).fitted.to(ours.dtype)
+) -> Tensor:
+    inputs = (noisy, timesteps, conditions)
+    output, target = denoise(student, *inputs), denoise(teacher, *inputs)
+    return regress(output, target, scope).fitted.to(output.dtype)

@@ -1,4 +1,4 @@
-"""The distillation error by timestep: what linear fits explain of it, and what they leave."""
+"""The distillation error by timestep: the part that linear fits explain, and the rest."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from liftplace import lift_loss, place_loss
-from liftplace.analyze.analysis import Errors
-from liftplace.analyze.correct import regress
+from liftplace.analyze.analysis import ModelErrors
+from liftplace.analyze.correction import regress
 from liftplace.common.errors import NonFiniteError
-from liftplace.evaluate.sampling import answer, initial_noise
+from liftplace.evaluate.sampling import denoise, initial_noise, slice_conditions
 from liftplace.families.family import Conditions
 from liftplace.models.noise import FLOW, NoiseProcess
 
@@ -44,9 +44,9 @@ def measure_errors(
     batch_size: int = 32,
     seed: int = 0,
     description: str | None = "Measuring errors",
-) -> dict[str, Errors]:
-    """Compares students with their teacher on the same noisy images at each timestep; the teacher
-    answers each of them once.
+) -> dict[str, ModelErrors]:
+    """Compares students with their teacher on the same noisy images at each timestep. The teacher
+    runs once on each.
 
     Args:
         students, teacher: models of one shape, on one device, in any type; by name.
@@ -62,7 +62,7 @@ def measure_errors(
 
     Raises:
         NonFiniteError: an output with NaN or infinity in it.
-        RuntimeError: total = coarse + fine does not hold, which would be an error of this code.
+        RuntimeError: total = coarse + fine does not hold, which would be a bug.
     """
     device = next(teacher.parameters()).device
     noise = initial_noise(len(latents), tuple(latents.shape[1:]), seed)
@@ -74,16 +74,16 @@ def measure_errors(
         for first in firsts:
             part = slice(first, first + batch_size)
             clean, noise_part = latents[part].to(device), noise[part].to(device)
-            told = {name: value[part].to(device) for name, value in (conditions or {}).items()}
+            part_conditions = slice_conditions(conditions or {}, part, device)
             for place, number in enumerate(numbers):
                 batch = process.noise_images(
                     clean, torch.full((len(clean),), number, device=device), noise_part
                 )
                 timesteps[place] = batch.timesteps[0].item()
-                inputs = (batch.noisy, batch.timesteps, told)
-                target = _finite(answer(teacher, *inputs), "the teacher", timesteps[place])
+                inputs = (batch.noisy, batch.timesteps, part_conditions)
+                target = _finite(denoise(teacher, *inputs), "the teacher", timesteps[place])
                 for name, student in students.items():
-                    output = _finite(answer(student, *inputs), name, timesteps[place])
+                    output = _finite(denoise(student, *inputs), name, timesteps[place])
                     tallies[name].add(place, output.double(), target.double())
                 bar.update()
     return {name: tally.errors(timesteps, len(latents)) for name, tally in tallies.items()}
@@ -91,12 +91,12 @@ def measure_errors(
 
 def _finite(output: Tensor, name: str, timestep: float) -> Tensor:
     if not output.isfinite().all():
-        raise NonFiniteError(f"{name} answers with NaN or infinity at timestep {timestep:g}")
+        raise NonFiniteError(f"{name} gives NaN or infinity at timestep {timestep:g}")
     return output
 
 
 class _Tally:
-    """Sums over the images that one student has answered so far."""
+    """Sums over the outputs of one student so far."""
 
     def __init__(self, timesteps: int, group_sizes: Sequence[int], scope: str) -> None:
         self.group_sizes, self.scope = tuple(group_sizes), scope
@@ -122,18 +122,17 @@ class _Tally:
         for name, value in means.items():
             self.sums[name][place] += images * value.item()
         for row, size in enumerate(self.group_sizes):
-            found = place_loss(
-                student, teacher, group_size=size, scope=self.scope, return_fit=True
-            )[1]
-            self.place_fine[row, place] += images * found.fine.item()
-            self.deviation[row, place] += images * found.coarse.item()
+            options = {"group_size": size, "scope": self.scope, "return_fit": True}
+            place_fit = place_loss(student, teacher, **options)[1]
+            self.place_fine[row, place] += images * place_fit.fine.item()
+            self.deviation[row, place] += images * place_fit.coarse.item()
         self.slopes[place].append(fit.slope.view(images, -1).cpu())
         self.intercepts[place].append(fit.intercept.view(images, -1).cpu())
 
-    def errors(self, timesteps: list[float], images: int) -> Errors:
+    def errors(self, timesteps: list[float], images: int) -> ModelErrors:
         means = {name: total / images for name, total in self.sums.items()}
         deviation = means.pop("lift_deviation")
-        return Errors(
+        return ModelErrors(
             timesteps=torch.tensor(timesteps, dtype=torch.float64),
             **means,
             group_sizes=self.group_sizes,
@@ -163,5 +162,5 @@ def identity_gap(power: Tensor, total: Tensor, coarse: Tensor, fine: Tensor) -> 
     # A fitted value is off by about 1e-16 of the output, and that times the error itself.
     rounding = 1e-9 * total + 1e-14 * (total * power).sqrt() + 1e-28 * power
     if (gap > rounding).any():
-        raise RuntimeError(f"coarse and fine do not add up to the error: they miss it by {gap}")
+        raise RuntimeError(f"coarse and fine do not add up to the error: the difference is {gap}")
     return torch.where(total > 0, gap / total, 0.0).max().item()
