@@ -18,7 +18,7 @@ from benchmarks.study.charts import (
     fit_y,
     ratio_axis,
     styles_of,
-)  # fmt: skip
+)
 from benchmarks.study.reading import Row
 from liftplace.analyze.drawings import TIMESTEP
 from liftplace.plots.axes import WIDTH, dress, finish, panels
@@ -42,13 +42,13 @@ def save_stability(path: Path, *, rows: list[Row], title: str) -> None:
     _rates(grid[0], rates)
     for number, (name, of_line) in enumerate(lines.items()):
         shift = math.exp(0.05 * (number - (len(lines) - 1) / 2))
-        at = {rate * shift: group for rate, group
-              in sorted(reading.by(of_line, "learning_rate").items())}  # fmt: skip
+        rates_of_line = sorted(reading.by(of_line, "learning_rate").items())
+        at = {rate * shift: group for rate, group in rates_of_line}
         _draw_seeds(grid[0], at, styles[name])
         shares = [reading.diverged(group) / len(group) for group in at.values()]
         grid[1].plot(at.keys(), shares, linewidth=1.3, ms=4, **styles[name])
-        spikes = {place: each for place, group in at.items()
-                  if (each := reading.median(group, "spikes")) is not None}  # fmt: skip
+        spikes = {place: reading.median(group, "spikes") for place, group in at.items()}
+        spikes = {place: count for place, count in spikes.items() if count is not None}
         grid[2].plot(spikes.keys(), spikes.values(), linewidth=1.3, ms=4, **styles[name])
     fit_y(grid[0], logarithmic=True)
     grid[1].set_ylim(-0.05, 1.05)
@@ -63,8 +63,8 @@ def save_stability(path: Path, *, rows: list[Row], title: str) -> None:
 
 def _draw_seeds(axes: Axes, at: dict[float, list[Row]], style: dict) -> None:
     """A dot a seed that did not diverge, and a line through their medians."""
-    found = {place: list(values) for place, group in at.items()
-             if (values := reading.scores(group).values())}  # fmt: skip
+    found = {place: list(reading.measured(group).values()) for place, group in at.items()}
+    found = {place: values for place, values in found.items() if values}
     dots = style | {"linestyle": "none", "alpha": 0.6}
     for place, values in found.items():
         axes.plot([place] * len(values), values, ms=3, gid=VALUE, **dots)
@@ -87,8 +87,8 @@ def drift(rows: list[Row], timesteps: list[Row]) -> Drift:
     """
     measured = reading.by_all(timesteps, ("hash", "step"))
     base = [row for row in rows if reading.name_of(row) == "output KD"] or rows
-    holds = [rate for rate, group in reading.by(base, "learning_rate").items()
-             if not reading.diverged(group)]  # fmt: skip
+    by_rate = reading.by(base, "learning_rate")
+    holds = [rate for rate, group in by_rate.items() if not reading.diverged(group)]
     rows = [row for row in rows if (row["hash"], row["step"]) in measured]
     found: Drift = {}
     for rate in sorted({min(holds), max(holds)} if holds else ()):
@@ -104,9 +104,12 @@ def _medians(measured: list[Row]) -> dict[float, dict[str, float]]:
     def value(row: Row, column: str) -> float:
         return row["total"] / row["power"] if column == "error" else row[column]
 
-    groups = sorted(reading.by(measured, "timestep").items())
-    return {timestep: {column: statistics.median(value(row, column) for row in group)
-                       for column in DRIFT} for timestep, group in groups}  # fmt: skip
+    return {
+        timestep: {
+            column: statistics.median(value(row, column) for row in group) for column in DRIFT
+        }
+        for timestep, group in sorted(reading.by(measured, "timestep").items())
+    }
 
 
 def save_drift(found: Drift, path: Path) -> None:
@@ -143,7 +146,7 @@ def save_long(path: Path, *, rows: list[Row], title: str) -> None:
     steps = sorted({row["step"] for row in rows})
     others = [row for row in rows if reading.name_of(row) != reading.BASELINES[0]]
     for axes, drawn, estimate, label in (
-        (grid[0], rows, reading.distance_of, FD),
+        (grid[0], rows, reading.estimate, FD),
         (grid[1], others, reading.ratio_to(rows, ("step",)), RATIO),
     ):
         axes.set_xscale("log")

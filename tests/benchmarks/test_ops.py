@@ -1,5 +1,7 @@
 """`python -m benchmarks ops` from end to end on a tiny shape."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -19,8 +21,7 @@ def test_ops_writes_rows_and_prints_table_and_targets(tmp_path, capsys):
     assert list(rows[0]) == list(results.COLUMNS)
     measured = {(row["op"], row["implementation"], row["phase"]) for row in rows}
     phases = ("forward", "backward", "both")
-    want = {(op, name, phase) for op in ("place", "lift") for phase in phases
-            for name in ("naive", "torch", "mse")}  # fmt: skip
+    want = set(product(("place", "lift"), ("naive", "torch", "mse"), phases))
     assert measured == want | {("place", "copy", "both"), ("lift", "copy", "both")}
     optional = {"driver", "triton", "group_size", "l2", "bytes_peak", "bytes_kept", "launches"}
     for row in rows:
@@ -91,14 +92,13 @@ def test_the_headline_comes_first():
 
 @pytest.mark.gpu
 def test_ops_on_cuda(tmp_path):
-    tiny = ["ops", "--device", "cuda", "--shapes", "1,2,16,16", "--repeats", "1",
-            "--group_sizes", "16"]  # fmt: skip
+    tiny = "ops --device cuda --shapes 1,2,16,16 --repeats 1 --group_sizes 16".split()
     assert main([*tiny, "--out", str(tmp_path), "--implementations", "triton", "mse", "copy"]) == 0
     rows = results.load(tmp_path / "ops_cuda.csv")
     assert {row["l2"] for row in rows} == {"cold", "warm"}
     assert {"eager", "graph"} == {row["mode"] for row in rows if row["implementation"] == "triton"}
-    assert all(int(row["launches"]) > 0 for row in rows
-               if row["mode"] == "eager" and row["phase"] == "both")  # fmt: skip
+    counted = [row for row in rows if row["mode"] == "eager" and row["phase"] == "both"]
+    assert all(int(row["launches"]) > 0 for row in counted)
 
 
 def test_a_red_contender_is_named_and_the_others_are_timed(tmp_path, capsys, monkeypatch):
@@ -108,8 +108,8 @@ def test_a_red_contender_is_named_and_the_others_are_timed(tmp_path, capsys, mon
         calls.append(student.shape)
         return place_loss(student, teacher, group_size=8)
 
-    found = [Implementation("naive", place_loss), Implementation("wrong", wrong),
-             Implementation("right", place_loss)]  # fmt: skip
+    losses = {"naive": place_loss, "wrong": wrong, "right": place_loss}
+    found = [Implementation(name, loss) for name, loss in losses.items()]
     monkeypatch.setattr(ops, "implementations", lambda *_: (list(found), {}))
     place = [*TINY, "--ops", "place", "--out", str(tmp_path)]
     assert main(place) == 1
