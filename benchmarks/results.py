@@ -84,6 +84,13 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
+def keep(path: Path, columns: Sequence[str], of: Sequence[str], rows, skipped) -> None:
+    """Write the rows of a run, told from others by the columns `of`, and say what is missing."""
+    replace(path, columns, of, rows)
+    for name, why in skipped.items():
+        print(f"not measured: {name}: {why}")
+
+
 def origin(where: dict[str, str], path: Path) -> str:
     return f"{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}"
 

@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks import flags, naive, results, timing
+from benchmarks import flags, naive, report, results, timing
 from benchmarks.environment import environment
 from liftplace import place_loss
 from liftplace.common.errors import UsageError
-from liftplace.common.text_table import text_table
 
 COLUMNS = (
     *results.WHERE,
@@ -72,10 +71,8 @@ def main(options: argparse.Namespace) -> int:
     for model in options.models:
         for precision in precisions:
             rows, skipped = measure(model, precision, where, options)
-            results.replace(path, COLUMNS, _RUN, rows)
-            print(table(rows) + "\n")
-            print("".join(f"not measured: {name}: {why}\n" for name, why in skipped.items()))
-    print(results.origin(where, path))
+            results.keep(path, COLUMNS, _RUN, rows, skipped)
+    print(f"{report.steps(options.out, options.device)}\n{results.origin(where, path)}")
     return 0
 
 
@@ -139,7 +136,7 @@ def _dit(channels: int, size: int) -> nn.Module:
 def _eager(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]]:
     """The output is cut from its graph, so that the loss's backward can be timed by itself."""
     optimizer = torch.optim.AdamW(problem.student.parameters())
-    clock, steps = (_Events(), _STEPS) if problem.target.is_cuda else (_Clock(), 1)
+    clock, steps = _Clock(problem.target.device), _STEPS if problem.target.is_cuda else 1
 
     def step():
         output = problem.output()
@@ -163,35 +160,32 @@ def _eager(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]
 
 
 class _Clock:
-    """Times in ms on the host."""
+    """Marks in time, in ms: the host's clock, on a GPU its events."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
 
     def start(self) -> None:
-        self._times = [time.perf_counter()]
-
-    def mark(self) -> None:
-        self._times.append(time.perf_counter())
-
-    def stop(self) -> list[float]:
-        self.mark()
-        return [1e3 * t for t in self._times]
-
-
-class _Events:
-    """Times in ms on the GPU, from the first one on."""
-
-    def start(self) -> None:
-        torch.cuda.synchronize()
-        self._events = []
+        self._wait()
+        self._marks = []
         self.mark()
 
     def mark(self) -> None:
-        self._events.append(torch.cuda.Event(enable_timing=True))
-        self._events[-1].record()
+        if not self._cuda:
+            self._marks.append(1e3 * time.perf_counter())
+            return
+        self._marks.append(torch.cuda.Event(enable_timing=True))
+        self._marks[-1].record()
 
     def stop(self) -> list[float]:
         self.mark()
-        torch.cuda.synchronize()
-        return [self._events[0].elapsed_time(event) for event in self._events]
+        self._wait()
+        first = self._marks[0]
+        return [first.elapsed_time(each) if self._cuda else each - first for each in self._marks]
+
+    def _wait(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize()
 
 
 def _graph(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]]:
@@ -230,7 +224,7 @@ def _reduce_overhead(problem: Problem, loss_fn: Callable) -> Callable[[], dict[s
 
 
 def _whole(step: Callable[[], None]) -> Callable[[], dict[str, float]]:
-    clock = _Events()
+    clock = _Clock(torch.device("cuda"))
 
     def sample():
         clock.start()
@@ -261,14 +255,3 @@ def _row(shared: dict, samples: list[dict[str, float]]) -> dict:
         loss = np.array([sample["loss"] for sample in samples])
         row |= {"loss_ms_p50": np.median(loss)} | results.percentiles("share", loss / step)
     return row
-
-
-def table(rows: list[dict]) -> str:
-    lines = [("loss, mode", "step ms (p20-p80)", "loss ms", "share of the step")]
-    for row in rows:
-        shared = row["share_p50"] != ""
-        loss = (f"{row['loss_ms_p50']:.3f}", f"{row['share_p50']:.2%}") if shared else ("", "")
-        lines.append((f"{row['loss']}, {row['mode']}", results.around(row, "ms"), *loss))
-    first = rows[0]
-    title = f"{first['model']} ({first['parameters']:,} parameters), {first['shape']}"
-    return f"{title}, {first['precision']}\n{text_table(lines)}"

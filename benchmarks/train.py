@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks import flags, results, timing
+from benchmarks import flags, report, results, timing
 from benchmarks.environment import environment
 from liftplace.common.errors import UsageError
-from liftplace.common.text_table import text_table
 
 COLUMNS = (
     *results.WHERE,
@@ -63,10 +62,8 @@ def main(options: argparse.Namespace) -> int:
     path = options.out / f"train_{options.device}.csv"
     for student in options.students:
         rows, skipped = measure(student, where, options)
-        results.replace(path, COLUMNS, _RUN, rows)
-        print(table(rows) + "\n")
-        print("".join(f"not measured: {name}: {why}\n" for name, why in skipped.items()))
-    print(results.origin(where, path))
+        results.keep(path, COLUMNS, _RUN, rows, skipped)
+    print(f"{report.training(options.out, options.device)}\n{results.origin(where, path)}")
     return 0
 
 
@@ -174,15 +171,3 @@ def _row(shared: dict, mode: str, data: str, ms: np.ndarray, baseline: np.ndarra
     row = shared | {"mode": mode, "data": data, "repeats": len(ms)} | results.percentiles("ms", ms)
     row["steps_per_second"] = 1e3 / row["ms_p50"]
     return row | results.percentiles("ratio", baseline / ms)
-
-
-def table(rows: list[dict]) -> str:
-    lines = [("mode, data", "ms a step (p20-p80)", "steps/s", "x eager with a loader (p20-p80)")]
-    for row in rows:
-        rate = f"{row['steps_per_second']:.1f}"
-        times = results.around(row, "ms"), rate, results.around(row, "ratio")
-        lines.append((f"{row['mode']}, {row['data']}", *times))
-    first = rows[0]
-    title = f"student of {first['parameters']:,} parameters ({first['share']:.1%} of the teacher)"
-    settings = f"batch {first['train_batch_size']}, precision {first['precision']}"
-    return f"{title}, {first['loss']}, {settings}\n{text_table(lines)}"

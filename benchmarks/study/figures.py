@@ -10,26 +10,25 @@ from matplotlib.axes import Axes
 from benchmarks.study import reading, samples, sweeps
 from benchmarks.study.charts import (
     FD,
-    FLOOR,
     KID,
-    RATIO,
-    REFERENCE,
-    TEACHER,
-    VALUE,
     draw_points,
     draw_references,
     fit_y,
-    log_x,
-    ratio_axis,
     styles_of,
 )
 from benchmarks.study.reading import Results, Row
 from benchmarks.study.statistics import Estimate
 from benchmarks.study.tables import BOTH_SAMPLERS
-from liftplace.plots.axes import WIDTH, dress, finish, panels, set_log, short
+from liftplace.plots.axes import WIDTH, dress, finish, set_log, short
 from liftplace.plots.images import new_figure
 
 Draw = Callable[[Path], None]
+PANELS = {  # of a study: what its panels and their x axes are
+    "initialisation": ("student", "initialisation"),
+    "normalisation": ("teacher", "student"),
+    "sampler": ("teacher", "student"),
+    "teacher_size": ("student", "teacher"),
+}
 SIZE = "student's share of the teacher's parameters"
 
 
@@ -62,92 +61,26 @@ def _kinds(study: Results, rows: list[Row], title: str) -> dict[str, Draw]:
     seeds = reading.seeds_of(compared, study.axes)
     head = f"{title}; {seeds}" if title else seeds
     drawn = "" if seeds == "1 seed" else ": mean and 95 % interval"
-    given = {"rows": compared, "title": head + drawn}
+    draw = {"rows": compared, "title": head + drawn}
     if study.kind == "capacity":
-        kinds[""] = partial(save_capacity, **given)
-        if _has_ratios(compared, study.axes):
-            kinds["_ratio"] = partial(save_capacity_ratio, **given)
-    elif study.kind == "teacher_size":
-        kinds[""] = partial(save_teacher_size, **given)
-    elif study.kind == "initialisation":
-        kinds[""] = partial(save_panels, **given, across="student", along="initialisation")
-    elif study.kind in ("normalisation", "sampler"):
-        kinds[""] = partial(save_panels, **given, across="teacher", along="student")
+        kinds[""] = partial(sweeps.save_with_ratio, **draw, x="share", label=SIZE)
+    elif study.kind == "long":
+        kinds[""] = partial(sweeps.save_with_ratio, **draw, x="step", label="training steps")
+    elif study.kind in PANELS:
+        across, along = PANELS[study.kind]
+        kinds[""] = partial(save_panels, **draw, across=across, along=along)
     elif study.kind == "stability":
         kinds[""] = partial(sweeps.save_stability, rows=compared, title=head)
         if drift := sweeps.drift(compared, study.timesteps):
             kinds["_timesteps"] = partial(sweeps.save_drift, drift)
     elif study.is_regime:
         panels = {each.key: each.name.replace(", ", ",\n", 1) for each in BOTH_SAMPLERS[:2]}
-        kinds[""] = partial(save_dots, **given, panels=panels, label=student_and_name)
-    elif study.kind == "long":
-        kinds[""] = partial(sweeps.save_long, **given)
+        kinds[""] = partial(save_dots, **draw, panels=panels, label=student_and_name)
     else:
-        kinds[""] = partial(save_dots, **given)
+        kinds[""] = partial(save_dots, **draw)
     if strips := samples.shown(compared, study.axes, study.files):
         kinds["_samples"] = partial(samples.save, strips, title=title)
     return kinds
-
-
-def _has_ratios(rows: list[Row], axes: tuple[str, ...]) -> bool:
-    """Whether any method stands beside output KD."""
-    ratio = reading.ratio_to(rows, axes)
-    others = [row for row in rows if reading.name_of(row) != reading.BASELINES[0]]
-    return any(ratio([row]) for row in others)
-
-
-def save_capacity(path: Path, *, rows: list[Row], title: str) -> None:
-    """FD and KID over the student's size."""
-    figure = new_figure(WIDTH, 8.0)
-    grid = figure.subplots(2, 1)
-    _sizes(grid[0], rows)
-    styles = draw_points(grid[0], rows, "share", reading.estimate, dodge=0.03)
-    references = draw_references(grid[0], rows, "fd")
-    fit_y(grid[0], logarithmic=True)
-    dress(grid[0], title, SIZE, FD)
-    _sizes(grid[1], rows)
-    draw_points(grid[1], rows, "share", partial(reading.estimate, key="kid"), dodge=0.03)
-    draw_references(grid[1], rows, "kid")
-    fit_y(grid[1])
-    dress(grid[1], "", SIZE, KID)
-    finish(figure, styles | references, path)
-
-
-def save_capacity_ratio(path: Path, *, rows: list[Row], title: str) -> None:
-    """FD relative to output KD over the student's size."""
-    figure, (axes,) = panels(1)
-    figure.set_figheight(4.4)
-    _sizes(axes, rows)
-    ratio = reading.ratio_to(rows, ("share",))
-    others = [row for row in rows if reading.name_of(row) != reading.BASELINES[0]]
-    styles = draw_points(axes, others, "share", ratio, dodge=0.03)
-    ratio_axis(axes)
-    dress(axes, title, SIZE, RATIO)
-    finish(figure, styles, path)
-
-
-def _sizes(axes: Axes, rows: list[Row]) -> None:
-    names = {row["share"]: row["student"] for row in sorted(rows, key=lambda row: row["share"])}
-    log_x(axes, list(names), list(names.values()))
-
-
-def save_teacher_size(path: Path, *, rows: list[Row], title: str) -> None:
-    """FD of one student under teachers of several sizes, and the teachers' own."""
-    figure, (axes,) = panels(1)
-    figure.set_figheight(4.4)
-    rows = [row | {"of_teacher": row["parameters"] / row["share"]} for row in rows]
-    teachers = reading.by(sorted(rows, key=lambda row: row["of_teacher"]), "teacher")
-    sizes = {name: group[0]["of_teacher"] for name, group in teachers.items()}
-    rows = [row | {"of_teacher": sizes[row["teacher"]]} for row in rows]  # free of rounding
-    log_x(axes, list(sizes.values()), list(teachers))
-    styles = draw_points(axes, rows, "of_teacher", reading.estimate, dodge=0.025)
-    own = [group[0]["fd_teacher"] for group in teachers.values()]
-    axes.plot(sizes.values(), own, gid=VALUE, marker="s", ms=4, **TEACHER)
-    axes.axhline(rows[0]["fd_floor"], gid=REFERENCE, **FLOOR)
-    fit_y(axes, logarithmic=True)
-    dress(axes, title, "teacher, by its number of parameters", FD)
-    own_style = {"the teacher itself": TEACHER | {"marker": "s", "ms": 4}, "real / real": FLOOR}
-    finish(figure, styles | own_style, path)
 
 
 def save_panels(path: Path, *, rows: list[Row], title: str, across: str, along: str) -> None:

@@ -16,6 +16,7 @@ from benchmarks.study.charts import (
     draw_points,
     draw_references,
     fit_y,
+    log_x,
     ratio_axis,
     styles_of,
 )
@@ -138,26 +139,25 @@ def _why(place: int, found: Drift) -> str:
     return "the lowest" if place == 0 and len(found) > 1 else "the highest that output KD holds"
 
 
-def save_long(path: Path, *, rows: list[Row], title: str) -> None:
-    """FD over the steps, and its ratio to output KD, each method at its best learning rate."""
-    figure, grid = panels(2)
+def save_with_ratio(path: Path, *, rows: list[Row], title: str, x: str, label: str) -> None:
+    """FD over the column x, and beside it its ratio to output KD, where that was measured."""
+    ratio = reading.ratio_to(rows, (x,))
+    others = [row for row in rows if reading.name_of(row) != reading.BASELINES[0]]
+    drawn = {FD: (rows, reading.estimate), RATIO: (others, ratio)}
+    if not any(ratio([row]) for row in others):
+        del drawn[RATIO]
+    ticks = {row[x]: row["student"] if x == "share" else _thousands(row[x]) for row in rows}
+    figure, grid = panels(len(drawn))
     figure.set_figheight(4.6)
     styles: dict[str, dict] = {}
-    steps = sorted({row["step"] for row in rows})
-    others = [row for row in rows if reading.name_of(row) != reading.BASELINES[0]]
-    for axes, drawn, estimate, label in (
-        (grid[0], rows, reading.estimate, FD),
-        (grid[1], others, reading.ratio_to(rows, ("step",)), RATIO),
-    ):
-        axes.set_xscale("log")
-        axes.set_xlim(steps[0] / 1.3, steps[-1] * 1.3)
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(steps, [_thousands(step) for step in steps])
-        styles |= draw_points(axes, drawn, "step", estimate, dodge=0.035)
-        dress(axes, "", "training steps", label)
+    for axes, (height, (of_panel, estimate)) in zip(grid, drawn.items(), strict=True):
+        log_x(axes, list(ticks), list(ticks.values()))
+        styles |= draw_points(axes, of_panel, x, estimate, dodge=0.035)
+        dress(axes, "", label, height)
     references = draw_references(grid[0], rows, "fd")
     fit_y(grid[0], logarithmic=True)
-    ratio_axis(grid[1])
+    for axes in grid[1:]:
+        ratio_axis(axes)
     grid[0].set_title(title.replace("; ", "\n"), fontsize=10)  # wider than the panel in a line
     finish(figure, styles | references, path)
 

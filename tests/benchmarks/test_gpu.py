@@ -51,11 +51,6 @@ def test_the_headline_comes_first_and_compiles_nothing():
     assert tests == [False, True, True]
 
 
-def test_no_time_starts_nothing(tmp_path, capsys):
-    assert rehearse(tmp_path, 3, minutes="0") == 1
-    assert "stopped     0 s  sweep: there was no time left for it" in capsys.readouterr().out
-
-
 def test_a_step_is_red_or_ok_by_its_exit_code(run):
     assert run("print('well')").printed == ["well"]
     outcome = run("print('one'); print('two'); raise SystemExit(3)")

@@ -50,12 +50,6 @@ def test_resume_measures_what_is_missing_and_keeps_the_rest(tmp_path, capsys):
     assert "are left" not in capsys.readouterr().out
 
 
-def test_minutes_stop_before_the_next_case(tmp_path, capsys):
-    assert main([*TINY, *FEW, "--out", str(tmp_path), "--minutes", "0"]) == 0
-    assert "2 of 2 cases are left: run again with --resume" in capsys.readouterr().out
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_case_that_does_not_fit_leaves_the_others(tmp_path, capsys, monkeypatch):
     measure = ops.measure
 
@@ -139,21 +133,6 @@ def test_a_red_baseline_leaves_the_other_cases(tmp_path, capsys, monkeypatch):
     assert main([*TINY, *FEW, "--out", str(tmp_path)]) == 1
     assert {row["op"] for row in results.load(tmp_path / "ops_cpu.csv")} == {"lift"}
     assert "RuntimeError: no baseline today" in capsys.readouterr().out
-
-
-def test_an_error_while_timing_costs_the_case(tmp_path, capsys, monkeypatch):
-    interleave = ops.timing.interleave
-    left = [RuntimeError("misaligned address")]
-
-    def breaks_once(*arguments):
-        if left:
-            raise left.pop()
-        return interleave(*arguments)
-
-    monkeypatch.setattr(ops.timing, "interleave", breaks_once)
-    assert main([*TINY, *FEW, "--out", str(tmp_path)]) == 1
-    assert {row["op"] for row in results.load(tmp_path / "ops_cpu.csv")} == {"lift"}
-    assert "red: all implementations on place" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_step_writes_rows_and_prints_shares(tmp_path, capsys):
         assert 0 < float(row["loss_ms_p50"]) < float(row["ms_p50"])
         assert 0 < float(row["share_p50"]) < 1 and row["shape"] == "1x4x32x32"
     printed = capsys.readouterr().out
-    assert "share of the step" in printed and "dit (" in printed
+    assert "share of the step" in printed and "| dit | " in printed
 
 
 @pytest.mark.parametrize("model", step.SHAPES)

@@ -23,8 +23,7 @@ def test_train_writes_rows_and_prints_rates(tmp_path, capsys):
         assert float(row["steps_per_second"]) == pytest.approx(1e3 / float(row["ms_p50"]), rel=1e-3)
     assert float(rows[0]["ratio_p20"]) == float(rows[0]["ratio_p80"]) == 1
     printed = capsys.readouterr().out
-    assert "student of 35,173 parameters (2.9% of the teacher), place" in printed
-    assert "steps/s" in printed
+    assert "| 2.9 % | 35,173 | place | no | eager |" in printed and "steps a second" in printed
 
 
 def test_every_way_learns_the_same():

@@ -30,7 +30,7 @@ VARIED = {  # a small study of each kind
     "ablation": [{"variant": variant} for variant in ("", "a long name of a variant")],
     "regime": [{"student": f"2 %, {norms}", "fd_leading": 300.0} for norms in ("narrow", "wide")],
 }
-MORE = {"capacity": ["capacity_ratio"], "stability": ["stability_timesteps"]}  # pictures
+MORE = {"stability": ["stability_timesteps"]}  # pictures
 
 
 def rows_of(name):

@@ -23,7 +23,7 @@ def test_a_study_has_a_page_with_its_question_command_figures_and_tables(tmp_pat
     text = texts["capacity.md"]
     assert text.startswith("# Who wins at which size of the student?\n")
     assert "    python -m benchmarks study capacity --device cpu\n" in text
-    assert text.index("(capacity_ratio_cpu.png)") < text.index("| --- |")
+    assert text.index("(capacity_cpu.png)") < text.index("| --- |")
     assert "| LIFT, as published | 123 (one seed), at 0.003 |" in texts["why.md"]  # of no study
 
 
