@@ -97,7 +97,11 @@ _TINY += _words("--implementations torch mse copy")
 _TINY_STEP = _words("--device cpu --batch_size 1 --repeats 1 --models dit")
 _TINY_RUN = ("--students", "2.9 %", *_words("--device cpu --train_batch_size 2 --steps 1"))
 _STUDIES = _benchmark("study", *_words("fashion_capacity fashion_stability --jobs 4"), *_UNTIL)
+_NO_STUDY = _words("--device cpu --jobs 1 --minutes 0")
+_SWEEP = _benchmark("sweep", "--resume", *_UNTIL)
+_SANITIZER = _tests("-k", "sanitizer", "tests/kernels/cuda")
 _COLLECT = ("--collect-only",)
+_COLLECT_GPU = (*_COLLECT, "--ignore=tests/gpu/test_training.py")
 _KERNEL_TESTS = _tests("-k", "not sanitizer", "tests/kernels", "tests/benchmarks", *_OF_OPS)
 _TRAINER = ("diffusers", "accelerate", "mlxtend")
 
@@ -105,46 +109,22 @@ STAGES = {
     1: (
         Step("headline rows", 4, _ops("--group_sizes", "16", *_UNCOMPILED), _TINY),
         Step("kernel tests", 2.5, _KERNEL_TESTS, (*_COLLECT, "--ignore=tests/benchmarks")),
-        Step(
-            "graphs, synchronisation, determinism",
-            1.5,
-            _tests("tests/gpu"),
-            (*_COLLECT, "--ignore=tests/gpu/test_training.py"),
-        ),
+        Step("graphs, synchronisation, determinism", 1.5, _tests("tests/gpu"), _COLLECT_GPU),
     ),
     2: (
         Step("all rows", 4, _ops(*_UNCOMPILED), _TINY),
         _profile("place_row_kernel", "cuda", 64),
         _profile("_place_fwd_kernel", "triton", 32),
         _profile("_backward_kernel", "triton", 64),
-        Step(
-            "compute-sanitizer",
-            2,
-            _tests("-k", "sanitizer", "tests/kernels/cuda"),
-            _COLLECT,
-            ("compute-sanitizer",),
-        ),
+        Step("compute-sanitizer", 2, _SANITIZER, _COLLECT, ("compute-sanitizer",)),
     ),
-    3: (
-        Step(
-            "sweep",
-            1,
-            _benchmark("sweep", "--resume", *_UNTIL),
-            _words("--device cpu --repeats 1"),
-        ),
-    ),
+    3: (Step("sweep", 1, _SWEEP, _words("--device cpu --repeats 1")),),
     4: (
         Step("torch.compile", 3, _ops("--group_sizes", "16", *_COMPILED), _TINY),
         Step("the compiler at its best", 1, _ops("--group_sizes", "16", *_TUNED), _TINY),
         Step("training step", 1.5, _benchmark("step"), _TINY_STEP, ("diffusers",)),
         Step("trainer", 1.5, _benchmark("train"), (*_TINY_RUN, "--repeats", "1"), _TRAINER),
-        Step(
-            "studies",
-            1,
-            _STUDIES,
-            _words("--device cpu --jobs 1 --minutes 0"),
-            (*_TRAINER, "benchmarks/teachers/fashion"),
-        ),
+        Step("studies", 1, _STUDIES, _NO_STUDY, (*_TRAINER, "benchmarks/teachers/fashion")),
     ),
 }
 

@@ -8,7 +8,6 @@ captured whole in a CUDA graph and under `torch.compile(mode="reduce-overhead")`
 import argparse
 import importlib.util
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -136,7 +135,7 @@ def _dit(channels: int, size: int) -> nn.Module:
 def _eager(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]]:
     """The output is cut from its graph, so that the loss's backward can be timed by itself."""
     optimizer = torch.optim.AdamW(problem.student.parameters())
-    clock, steps = _Clock(problem.target.device), _STEPS if problem.target.is_cuda else 1
+    clock, steps = timing.Clock(problem.target.device), _STEPS if problem.target.is_cuda else 1
 
     def step():
         output = problem.output()
@@ -157,35 +156,6 @@ def _eager(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]
         return {"step": (last - first) / steps, "loss": inside / steps}
 
     return sample
-
-
-class _Clock:
-    """Marks in time, in ms: the host's clock, on a GPU its events."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-
-    def start(self) -> None:
-        self._wait()
-        self._marks = []
-        self.mark()
-
-    def mark(self) -> None:
-        if not self._cuda:
-            self._marks.append(1e3 * time.perf_counter())
-            return
-        self._marks.append(torch.cuda.Event(enable_timing=True))
-        self._marks[-1].record()
-
-    def stop(self) -> list[float]:
-        self.mark()
-        self._wait()
-        first = self._marks[0]
-        return [first.elapsed_time(each) if self._cuda else each - first for each in self._marks]
-
-    def _wait(self) -> None:
-        if self._cuda:
-            torch.cuda.synchronize()
 
 
 def _graph(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]]:
@@ -224,7 +194,7 @@ def _reduce_overhead(problem: Problem, loss_fn: Callable) -> Callable[[], dict[s
 
 
 def _whole(step: Callable[[], None]) -> Callable[[], dict[str, float]]:
-    clock = _Clock(torch.device("cuda"))
+    clock = timing.Clock(torch.device("cuda"))
 
     def sample():
         clock.start()

@@ -7,15 +7,7 @@ from types import MappingProxyType
 
 from matplotlib.axes import Axes
 
-from benchmarks.study import reading, samples, sweeps
-from benchmarks.study.charts import (
-    FD,
-    KID,
-    draw_points,
-    draw_references,
-    fit_y,
-    styles_of,
-)
+from benchmarks.study import charts, reading, samples, sweeps
 from benchmarks.study.reading import Results, Row
 from benchmarks.study.statistics import Estimate
 from benchmarks.study.tables import BOTH_SAMPLERS
@@ -94,15 +86,15 @@ def save_panels(path: Path, *, rows: list[Row], title: str, across: str, along: 
     styles = {}
     for axes, (value, group) in zip(grid, groups.items(), strict=True):
         placed = [row | {"place": places[row[along]]} for row in group]
-        styles |= draw_points(axes, placed, "place", reading.estimate, dodge=0.09)
+        styles |= charts.draw_points(axes, placed, "place", reading.estimate, dodge=0.09)
         axes.set_xticks(range(len(marks)), list(marks.values()))
         axes.set_xlim(-0.5, len(marks) - 0.5)
         for mark, at in reading.by(group, along).items():
             reach = (places[mark] / len(marks), (places[mark] + 1) / len(marks))
-            references = draw_references(axes, at, "fd", reach)
-        dress(axes, f"{across} {heads[value]}", along, FD)
+            references = charts.draw_references(axes, at, "fd", reach)
+        dress(axes, f"{across} {heads[value]}", along, charts.FD)
         axes.label_outer()
-    fit_y(*grid, logarithmic=True)
+    charts.fit_y(*grid, logarithmic=True)
     figure.supxlabel(title, fontsize=9)
     finish(figure, styles | references, path)
 
@@ -116,7 +108,7 @@ def save_dots(
     *,
     rows: list[Row],
     title: str,
-    panels: Mapping[str, str] = MappingProxyType({"fd": FD, "kid": KID}),
+    panels: Mapping[str, str] = MappingProxyType({"fd": charts.FD, "kid": charts.KID}),
     label: Callable[[Row], str] = reading.name_of,
 ) -> None:
     """Two scores of every variant, one under the other, every seed a small dot.
@@ -154,7 +146,7 @@ _DOT = {"color": "black", "marker": "o", "ms": 5, "linestyle": "none"}
 
 
 def _line_of(name: str) -> dict:
-    style = next(iter(styles_of([name]).values()))
+    style = next(iter(charts.styles_of([name]).values()))
     return {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 1.4}
 
 

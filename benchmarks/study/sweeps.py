@@ -7,19 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from benchmarks.study import reading
-from benchmarks.study.charts import (
-    FD,
-    RATIO,
-    REFERENCE,
-    VALUE,
-    draw_points,
-    draw_references,
-    fit_y,
-    log_x,
-    ratio_axis,
-    styles_of,
-)
+from benchmarks.study import charts, reading
 from benchmarks.study.reading import Row
 from liftplace.analyze.drawings import TIMESTEP
 from liftplace.plots.axes import WIDTH, dress, finish, panels
@@ -38,7 +26,7 @@ def save_stability(path: Path, *, rows: list[Row], title: str) -> None:
     figure = new_figure(WIDTH, 8.4)
     grid = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
     lines = reading.lines(rows)
-    styles = styles_of(lines)
+    styles = charts.styles_of(lines)
     rates = sorted({row["learning_rate"] for row in rows})
     _rates(grid[0], rates)
     for number, (name, of_line) in enumerate(lines.items()):
@@ -51,12 +39,12 @@ def save_stability(path: Path, *, rows: list[Row], title: str) -> None:
         spikes = {place: reading.median(group, "spikes") for place, group in at.items()}
         spikes = {place: count for place, count in spikes.items() if count is not None}
         grid[2].plot(spikes.keys(), spikes.values(), linewidth=1.3, ms=4, **styles[name])
-    fit_y(grid[0], logarithmic=True)
+    charts.fit_y(grid[0], logarithmic=True)
     grid[1].set_ylim(-0.05, 1.05)
     grid[2].set_yscale("symlog", linthresh=1)
     grid[2].set_ylim(-0.3, max(1.0, grid[2].get_ylim()[1]))
     grid[2].yaxis.set_major_formatter("{x:g}")
-    dress(grid[0], f"{title}: every seed, and the median", "", FD)
+    dress(grid[0], f"{title}: every seed, and the median", "", charts.FD)
     dress(grid[1], "", "", "share of seeds diverged")
     dress(grid[2], "", "learning rate", "loss spikes a run, median")
     finish(figure, styles, path)
@@ -68,9 +56,9 @@ def _draw_seeds(axes: Axes, at: dict[float, list[Row]], style: dict) -> None:
     found = {place: values for place, values in found.items() if values}
     dots = style | {"linestyle": "none", "alpha": 0.6}
     for place, values in found.items():
-        axes.plot([place] * len(values), values, ms=3, gid=VALUE, **dots)
+        axes.plot([place] * len(values), values, ms=3, gid=charts.VALUE, **dots)
     medians = [statistics.median(values) for values in found.values()]
-    axes.plot(found.keys(), medians, linewidth=1.5, gid=VALUE, **(style | {"marker": None}))
+    axes.plot(found.keys(), medians, linewidth=1.5, gid=charts.VALUE, **(style | {"marker": None}))
 
 
 def _rates(axes: Axes, rates: list[float]) -> None:
@@ -119,19 +107,21 @@ def save_drift(found: Drift, path: Path) -> None:
     grid = figure.subplots(len(DRIFT), len(found), sharex=True, sharey="row", squeeze=False)
     styles: dict[str, dict] = {}
     for place, (rate, lines) in enumerate(found.items()):
-        styles |= styles_of(lines)
+        styles |= charts.styles_of(lines)
         for row, (column, (label, ideal)) in enumerate(DRIFT.items()):
             axes = grid[row, place]
             for name, curve in lines.items():
                 values = [point[column] for point in curve.values()]
-                axes.plot(curve.keys(), values, gid=VALUE, linewidth=1.3, ms=4, **styles[name])
+                axes.plot(
+                    curve.keys(), values, gid=charts.VALUE, linewidth=1.3, ms=4, **styles[name]
+                )
             if ideal is not None:
-                axes.axhline(ideal, color="black", linewidth=0.8, gid=REFERENCE, zorder=0)
+                axes.axhline(ideal, color="black", linewidth=0.8, gid=charts.REFERENCE, zorder=0)
             head = f"learning rate {rate:g}, {_why(place, found)}" if row == 0 else ""
             dress(axes, head, TIMESTEP, label)
             axes.label_outer()
     for panels_of_row in grid:
-        fit_y(*panels_of_row)
+        charts.fit_y(*panels_of_row)
     finish(figure, styles, path)
 
 
@@ -143,21 +133,21 @@ def save_with_ratio(path: Path, *, rows: list[Row], title: str, x: str, label: s
     """FD over the column x, and beside it its ratio to output KD, where that was measured."""
     ratio = reading.ratio_to(rows, (x,))
     others = [row for row in rows if reading.name_of(row) != reading.BASELINES[0]]
-    drawn = {FD: (rows, reading.estimate), RATIO: (others, ratio)}
+    drawn = {charts.FD: (rows, reading.estimate), charts.RATIO: (others, ratio)}
     if not any(ratio([row]) for row in others):
-        del drawn[RATIO]
+        del drawn[charts.RATIO]
     ticks = {row[x]: row["student"] if x == "share" else _thousands(row[x]) for row in rows}
     figure, grid = panels(len(drawn))
     figure.set_figheight(4.6)
     styles: dict[str, dict] = {}
     for axes, (height, (of_panel, estimate)) in zip(grid, drawn.items(), strict=True):
-        log_x(axes, list(ticks), list(ticks.values()))
-        styles |= draw_points(axes, of_panel, x, estimate, dodge=0.035)
+        charts.log_x(axes, list(ticks), list(ticks.values()))
+        styles |= charts.draw_points(axes, of_panel, x, estimate, dodge=0.035)
         dress(axes, "", label, height)
-    references = draw_references(grid[0], rows, "fd")
-    fit_y(grid[0], logarithmic=True)
+    references = charts.draw_references(grid[0], rows, "fd")
+    charts.fit_y(grid[0], logarithmic=True)
     for axes in grid[1:]:
-        ratio_axis(axes)
+        charts.ratio_axis(axes)
     grid[0].set_title(title.replace("; ", "\n"), fontsize=10)  # wider than the panel in a line
     finish(figure, styles | references, path)
 
