@@ -1,5 +1,6 @@
 """What is measured: shapes, dtypes and group sizes of a device, and their inputs."""
 
+import itertools
 from dataclasses import dataclass
 from math import prod
 
@@ -31,6 +32,10 @@ class Case:
         return prod(self.shape)
 
     @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def row_length(self) -> int:
         return prod(self.shape[2:])
 
@@ -51,8 +56,7 @@ class Case:
 
     def __str__(self) -> str:
         groups = f", groups of {self.group_size}" if self.group_size else ""
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"{self.op} {self.shape} {dtype}{groups}, {self.threads} CPU thread(s)"
+        return f"{self.op} {self.shape} {self.dtype_name}{groups}, {self.threads} CPU thread(s)"
 
 
 def cases(options) -> list[Case]:
@@ -66,16 +70,12 @@ def cases(options) -> list[Case]:
     dtypes = options.dtypes or (["float32", "bfloat16"] if cuda else ["float32"])
     group_sizes = options.group_sizes or ([16, 256] if cuda else [16])
     threads = options.threads or ([torch.get_num_threads()] if cuda else [1, 2])
-    return [
-        Case(op, shape, getattr(torch, dtype), group_size if op == "place" else None,
-             options.device, count)
-        for count in threads
-        for group_size in group_sizes
-        for dtype in dtypes
-        for op in options.ops
-        for shape in shapes
-        if op == "place" or group_size == group_sizes[0]
-    ]  # fmt: skip
+    levels = itertools.product(threads, group_sizes, dtypes, options.ops, shapes)
+    found = (
+        Case(op, shape, getattr(torch, dtype), size if op == "place" else None, options.device, n)
+        for n, size, dtype, op, shape in levels
+    )
+    return list(dict.fromkeys(found))  # LIFT has no groups: its cases come once
 
 
 def inputs(case: Case) -> tuple[Tensor, Tensor]:

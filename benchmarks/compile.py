@@ -16,15 +16,16 @@ import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import astuple, fields
 from functools import cache
 from pathlib import Path
 
 import torch
 import triton
 
-from benchmarks import results, sass
+from benchmarks import compile_cuda, flags, results, sass
 from benchmarks.compile_only import MAX_SHARED, CompileOnlyDriver, Launch
+from benchmarks.compile_rows import PROBLEMS, Issue, Problem, Row
 from liftplace._contract import Fitted, LossSum, Options
 from liftplace.kernels.fused.backward import backward
 from liftplace.kernels.fused.combine import combine
@@ -32,79 +33,6 @@ from liftplace.kernels.fused.lift import lift_fwd
 from liftplace.kernels.fused.place import place_fwd
 
 COMPILER = f"triton {triton.__version__}"
-SCHEDULERS = 4  # of a multiprocessor; each issues an instruction a cycle
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One call of the ops: forward and backward of LIFT and PLACE on (rows, n)."""
-
-    rows: int
-    n: int
-    group_size: int
-    student: torch.dtype = torch.float32
-    teacher: torch.dtype = torch.float32
-    squared: bool = False
-    variants: bool = False  # also every form of weight and terms, and without group numbers
-
-
-PROBLEMS = [
-    Problem(256, 1024, 16, variants=True),  # DiT, 256 x 256 latents
-    Problem(256, 4096, 16),  # SD, 512 latents; CelebA, 64 x 64
-    Problem(256, 16_384, 16),  # SD3, 1024 latents
-    Problem(48, 65_536, 16),  # LSUN
-    Problem(256, 1024, 16, torch.bfloat16, torch.bfloat16),
-    Problem(256, 4096, 16, torch.bfloat16, torch.float16),
-    Problem(256, 4096, 16, torch.float16, torch.float32, squared=True),
-    Problem(64, 64, 16),  # short rows share a program
-    Problem(64, 256, 16),  # the demo
-    Problem(1, 3, 2),
-    Problem(3, 2, 1),
-    Problem(8, 2048, 2),
-    Problem(8, 2048, 16),
-    Problem(8, 2048, 1024),
-    Problem(8, 1500, 16),
-    Problem(8, 1000, 100),  # a group size that is no power of two
-    Problem(1, 8192, 16),  # the longest row that LIFT keeps in registers
-    Problem(1, 5000, 1667),
-    Problem(1, 65_536, 16),  # sixteen runs in one round
-    Problem(1, 70_000, 15_000),  # groups wider than a tile
-    Problem(1, 1_048_576, 15),  # several rounds; group numbers need int32
-]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One compiled kernel; `stack` holds spilled registers, so 0 means none. Memory in bytes."""
-
-    kernel: str
-    launch: str
-    arch: str
-    compiler: str
-    registers: int
-    stack: int
-    shared: int | None  # None: the launch decides
-    instructions: int
-
-
-@dataclass(frozen=True)
-class Issue:
-    """One launch of PLACE's forward; `executed` is a warp's instructions."""
-
-    arch: str
-    compiler: str
-    rows: int
-    n: int
-    group_size: int
-    kernel: str
-    programs: int
-    warps: int
-    executed: int
-
-    @property
-    def cycles(self) -> float:
-        """Issue cycles a row."""
-        return self.programs * self.warps * self.executed / SCHEDULERS / self.rows
 
 
 @cache
@@ -138,29 +66,27 @@ def compile_problem(arch: int, problem: Problem) -> list[Row]:
     rows = []
     for launch in _launched(arch, _call, problem):
         kernel, metadata = _kernel(launch.cubin), launch.metadata
-        rows.append(Row(
-            metadata.name, _describe(launch.source, metadata.num_warps), f"sm_{arch}",
-            COMPILER, kernel.registers, kernel.stack, metadata.shared,
-            kernel.instructions,
-        ))  # fmt: skip
+        constants = _describe(launch.source, metadata.num_warps)
+        memory = kernel.registers, kernel.stack, metadata.shared
+        where = f"sm_{arch}", COMPILER
+        rows.append(Row(metadata.name, constants, *where, *memory, kernel.instructions))
     return rows
 
 
 def issue(arch: int, problem: Problem) -> list[Issue]:
     """What PLACE's forward issues for `problem` on `arch`, launch by launch."""
-    student, teacher = _inputs(problem)
+    launches = _launched(arch, place_fwd, *_inputs(problem), Options(problem.group_size))
+    size = problem.rows, problem.n, problem.group_size
     rows = []
-    for launch in _launched(arch, place_fwd, student, teacher, Options(problem.group_size)):
+    for launch in launches:
         constants, warps = launch.constants, launch.metadata.num_warps
         trips, loads = constants.get("TRIPS", 1), None
         if launch.metadata.name == "_merge_runs_kernel":
             trips = constants["LOG_RUN"] + 1
             loads = constants["FAN_IN"] * constants["BLOCK"] // (32 * warps)
-        rows.append(Issue(
-            f"sm_{arch}", COMPILER, problem.rows, problem.n,
-            problem.group_size, launch.metadata.name, launch.programs, warps,
-            _listing(launch.cubin).executed(trips, loads),
-        ))  # fmt: skip
+        executed = _listing(launch.cubin).executed(trips, loads)
+        kernel = launch.metadata.name, launch.programs, warps, executed
+        rows.append(Issue(f"sm_{arch}", COMPILER, *size, *kernel))
     return rows
 
 
@@ -195,14 +121,10 @@ def _describe(source, warps: int) -> str:
     names, types = source.fn.arg_names, list(source.signature.values())
     constants = [f"{names[i]}={value}" for (i,), value in source.constants.items()]
     aligned = [names[i] for (i,), found in source.attrs.items() if found and types[i][0] != "*"]
-    return "; ".join(
-        [
-            " ".join(t[1:] for t in types if t[0] == "*"),
-            " ".join(constants),
-            *([f"16 divides {' '.join(aligned)}"] if aligned else []),
-            f"{warps} warps",
-        ]
-    )
+    parts = [" ".join(t[1:] for t in types if t[0] == "*"), " ".join(constants)]
+    if aligned:
+        parts.append(f"16 divides {' '.join(aligned)}")
+    return "; ".join([*parts, f"{warps} warps"])
 
 
 def compile_all(arches=tuple(MAX_SHARED), problems=tuple(PROBLEMS)) -> list[Row]:
@@ -231,10 +153,14 @@ def _in_processes(function, jobs: list[tuple]) -> list:
     return rows
 
 
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    both = ["triton", "cuda"]
+    parser.add_argument("--out", type=Path, default=flags.RESULTS)
+    parser.add_argument("--kernels", nargs="+", choices=both, default=both, help="cuda needs nvcc")
+
+
 def main(options: argparse.Namespace) -> int:
     """Write compile_<compiler>.csv and issue_<compiler>.csv for Triton and, where it is, nvcc."""
-    from benchmarks import compile_cuda
-
     tables = {}
     if "triton" in options.kernels:
         tables[COMPILER] = compile_all(), issue_all()
@@ -262,6 +188,6 @@ def main(options: argparse.Namespace) -> int:
 
 def write_rows(kind: type, rows: list, path: Path) -> None:
     """Write rows of one dataclass as CSV."""
-    lines = [{key: "" if value is None else value for key, value in asdict(row).items()}
-             for row in rows]  # fmt: skip
-    results.write(path, [field.name for field in fields(kind)], lines)
+    columns = [field.name for field in fields(kind)]
+    lines = [["" if value is None else value for value in astuple(row)] for row in rows]
+    results.write(path, columns, [dict(zip(columns, line, strict=True)) for line in lines])

@@ -10,8 +10,8 @@ import subprocess
 import tempfile
 
 from benchmarks import sass
-from benchmarks.compile import Issue, Problem, Row
 from benchmarks.compile_only import MAX_SHARED
+from benchmarks.compile_rows import Issue, Problem, Row
 from liftplace.kernels.cuda import build
 from liftplace.kernels.cuda.launch import place_launch
 
@@ -30,18 +30,20 @@ def compile_arch(arch: int, problems: tuple[Problem, ...] = ()) -> tuple[list[Ro
     with tempfile.TemporaryDirectory() as folder:
         cubins = [cubin.read_bytes() for cubin in build.compile_cubins(arch, folder)[0]]
     named = {_short(kernel.name): kernel for cubin in cubins for kernel in sass.kernels(cubin)}
-    rows = [Row(name, "", f"sm_{arch}", compiler(), kernel.registers, kernel.stack, None,
-                kernel.instructions) for name, kernel in sorted(named.items())]  # fmt: skip
+    where = f"sm_{arch}", compiler()
+    rows = [
+        Row(name, "", *where, kernel.registers, kernel.stack, None, kernel.instructions)
+        for name, kernel in sorted(named.items())
+    ]
     code = {_short(found.name): found for cubin in cubins for found in sass.listings(cubin)}
     issued = []
     for problem in problems:
         launch = place_launch(problem.rows, problem.n, problem.group_size, MAX_SHARED[arch])
         name = f"place_row_kernel<{launch.kind}>"
         if name in code:
-            issued.append(Issue(
-                f"sm_{arch}", compiler(), problem.rows, problem.n, problem.group_size, name,
-                launch.blocks, launch.threads // 32, code[name].once,
-            ))  # fmt: skip
+            size = problem.rows, problem.n, problem.group_size
+            warps = launch.threads // 32
+            issued.append(Issue(*where, *size, name, launch.blocks, warps, code[name].once))
     return rows, issued
 
 

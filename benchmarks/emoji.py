@@ -14,12 +14,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks import flags
 from liftplace.common.errors import UsageError
 
 DRAWN_AT = 128  # pixels, of outlines; scaled down afterwards
 EM = 0.8  # of that: OpenMoji's glyphs are 1.29 em wide, their margins among it
 TEST_EVERY = 5
 INSTALL = "pip install fonttools pillow"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("fonts", nargs="+", type=Path, metavar="FONT", help="files, see emoji.py")
+    parser.add_argument("--out", type=Path, required=True, help="new folder of the pictures")
+    parser.add_argument("--resolution", type=flags.count, default=32, help="in pixels")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -45,10 +45,8 @@ def expected(case: Case, student: Tensor, teacher: Tensor) -> Expected:
         order = reference.order_by_error(s, t, size)
         error = (t - s).square().gather(1, order)
     s = s.double().requires_grad_()
-    loss, fit = reference.loss_in_order(
-        s, t.double(), order, rows, size, norm="l1", weight="adaptive", terms="both",
-        reduction="mean", eps=1e-7,
-    )  # fmt: skip
+    options = {"norm": "l1", "weight": "adaptive", "terms": "both", "reduction": "mean"}
+    loss, fit = reference.loss_in_order(s, t.double(), order, rows, size, eps=1e-7, **options)
     (gradient,) = torch.autograd.grad(loss, s)
     smooth = ((fit.slope - 1).abs() > KINK) & (fit.intercept.abs() > KINK)  # (rows, groups)
     tied = error[:, size - 1 : -1 : size] == error[:, size::size]  # (rows, groups - 1)
@@ -56,8 +54,8 @@ def expected(case: Case, student: Tensor, teacher: Tensor) -> Expected:
     untied = smooth & ~torch.cat([none, tied], 1) & ~torch.cat([tied, none], 1)
     number = torch.arange(rows.length, device=order.device) // size
     group = torch.empty_like(order).scatter_(1, order, number.expand_as(order))
-    shaped = (x.view(student.shape) for x in (gradient, smooth.gather(1, group),
-                                              untied.gather(1, group)))  # fmt: skip
+    smooth, untied = smooth.gather(1, group), untied.gather(1, group)
+    shaped = (x.view(student.shape) for x in (gradient, smooth, untied))
     return Expected(loss.detach(), *shaped)
 
 

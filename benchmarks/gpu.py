@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import report, results
+from benchmarks import flags, red, report, results
 from benchmarks.environment import commit
 from benchmarks.red import LOST
 from liftplace.common.errors import UsageError
@@ -54,21 +54,21 @@ class Outcome:
         return head + "\n    ".join(line[:200] for line in shown)
 
 
-def _benchmark(program: str, *flags: str) -> tuple[str, ...]:
-    return ("{python}", "-m", "benchmarks", program, "--device", "cuda", "--out", "{out}",
-            "--commit", "{commit}", *flags)  # fmt: skip
+def _benchmark(program: str, *more: str) -> tuple[str, ...]:
+    command = f"{{python}} -m benchmarks {program} --device cuda --out {{out}} --commit {{commit}}"
+    return (*command.split(), *more)
 
 
-def _ops(*flags: str) -> tuple[str, ...]:
-    return _benchmark("ops", "--resume", "--minutes", "{minutes}", *flags)
+def _ops(*more: str) -> tuple[str, ...]:
+    return _benchmark("ops", "--resume", "--minutes", "{minutes}", *more)
 
 
 def _tests(*arguments: str) -> tuple[str, ...]:
     """Several at a time where pytest-xdist is, because most of their time is Triton's compiler."""
     workers = min(8, (os.cpu_count() or 1) // 2)
     parallel = workers > 1 and importlib.util.find_spec("xdist")
-    return ("{python}", "-m", "pytest", "-m", "gpu", "-rfE", "--tb=short", "-o", "timeout=120",
-            *(["-n", str(workers)] if parallel else []), *arguments)  # fmt: skip
+    command = "{python} -m pytest -m gpu -rfE --tb=short -o timeout=120".split()
+    return (*command, *(["-n", str(workers)] if parallel else []), *arguments)
 
 
 def _profile(kernel: str, impl: str, side: int) -> Step:
@@ -77,53 +77,65 @@ def _profile(kernel: str, impl: str, side: int) -> Step:
         f"s, t = torch.randn(2, 64, 4, {side}, {side}, device='cuda'); "
         f"place_loss(s.requires_grad_(), t, impl='{impl}').backward()"
     )
-    command = ("ncu", "--set", "full", "--kernel-name", f"regex:{kernel}", "--launch-count", "1",
-               "{python}", "-c", code)  # fmt: skip
+    profiler = f"ncu --set full --kernel-name regex:{kernel} --launch-count 1".split()
+    command = (*profiler, "{python}", "-c", code)
     return Step(f"profile of {kernel}", 2 / 3, command, None, ("ncu",))
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 _OF_OPS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/test_[dfp]*.py"))
-_UNCOMPILED = ("--implementations", "torch", "triton", "cuda", "mse", "copy")
-_TINY = ("--device", "cpu", "--shapes", "1,2,8,8", "--threads", "1", "--repeats", "1",
-         "--implementations", "torch", "mse", "copy")  # fmt: skip
+_UNCOMPILED = _words("--implementations torch triton cuda mse copy")
+_COMPILED = _words("--implementations triton cuda compile mse mse-compile copy")
+_TUNED = _words("--ops place --dtypes float32 --implementations compile-max-autotune --shapes")
+_TUNED += _words("64,4,32,32 96,3,64,64 64,4,64,64 16,16,128,128")
+_UNTIL = ("--minutes", "{minutes}")
+_TINY = _words("--device cpu --shapes 1,2,8,8 --threads 1 --repeats 1")
+_TINY += _words("--implementations torch mse copy")
+_TINY_STEP = _words("--device cpu --batch_size 1 --repeats 1 --models dit")
+_TINY_RUN = ("--students", "2.9 %", *_words("--device cpu --train_batch_size 2 --steps 1"))
+_STUDIES = _benchmark("study", *_words("fashion_capacity fashion_stability --jobs 4"), *_UNTIL)
+_NO_STUDY = _words("--device cpu --jobs 1 --minutes 0")
+_SWEEP = _benchmark("sweep", "--resume", *_UNTIL)
+_SANITIZER = _tests("-k", "sanitizer", "tests/kernels/cuda")
 _COLLECT = ("--collect-only",)
+_COLLECT_GPU = (*_COLLECT, "--ignore=tests/gpu/test_training.py")
+_KERNEL_TESTS = _tests("-k", "not sanitizer", "tests/kernels", "tests/benchmarks", *_OF_OPS)
+_TRAINER = ("diffusers", "accelerate", "mlxtend")
 
 STAGES = {
     1: (
         Step("headline rows", 4, _ops("--group_sizes", "16", *_UNCOMPILED), _TINY),
-        Step("kernel tests", 2.5, _tests("-k", "not sanitizer", "tests/kernels",
-             "tests/benchmarks", *_OF_OPS), (*_COLLECT, "--ignore=tests/benchmarks")),
-        Step("graphs, synchronisation, determinism", 1.5, _tests("tests/gpu"),
-             (*_COLLECT, "--ignore=tests/gpu/test_training.py")),
+        Step("kernel tests", 2.5, _KERNEL_TESTS, (*_COLLECT, "--ignore=tests/benchmarks")),
+        Step("graphs, synchronisation, determinism", 1.5, _tests("tests/gpu"), _COLLECT_GPU),
     ),
     2: (
         Step("all rows", 4, _ops(*_UNCOMPILED), _TINY),
         _profile("place_row_kernel", "cuda", 64),
         _profile("_place_fwd_kernel", "triton", 32),
         _profile("_backward_kernel", "triton", 64),
-        Step("compute-sanitizer", 2, _tests("-k", "sanitizer", "tests/kernels/cuda"), _COLLECT,
-             ("compute-sanitizer",)),
+        Step("compute-sanitizer", 2, _SANITIZER, _COLLECT, ("compute-sanitizer",)),
     ),
-    3: (
-        Step("sweep", 1, _benchmark("sweep", "--resume", "--minutes", "{minutes}"),
-             ("--device", "cpu", "--repeats", "1")),
-    ),
+    3: (Step("sweep", 1, _SWEEP, _words("--device cpu --repeats 1")),),
     4: (
-        Step("torch.compile", 3, _ops("--group_sizes", "16", "--implementations", "triton", "cuda",
-             "compile", "mse", "mse-compile", "copy"), _TINY),
-        Step("the compiler at its best", 1, _ops("--group_sizes", "16", "--ops", "place",
-             "--dtypes", "float32", "--implementations", "compile-max-autotune", "--shapes",
-             "64,4,32,32", "96,3,64,64", "64,4,64,64", "16,16,128,128"), _TINY),
-        Step("training step", 1.5, _benchmark("step"), ("--device", "cpu", "--batch_size", "1",
-             "--repeats", "1", "--models", "dit"), ("diffusers",)),
-        Step("trainer", 1.5, _benchmark("train"), ("--device", "cpu", "--students", "2.9 %",
-             "--train_batch_size", "2", "--steps", "1", "--repeats", "1"),
-             ("diffusers", "accelerate", "mlxtend")),
-        Step("studies", 1, _benchmark("study", "fashion_capacity", "fashion_stability", "--jobs",
-             "4", "--minutes", "{minutes}"), ("--device", "cpu", "--jobs", "1", "--minutes", "0"),
-             ("diffusers", "accelerate", "mlxtend", "benchmarks/teachers/fashion")),
+        Step("torch.compile", 3, _ops("--group_sizes", "16", *_COMPILED), _TINY),
+        Step("the compiler at its best", 1, _ops("--group_sizes", "16", *_TUNED), _TINY),
+        Step("training step", 1.5, _benchmark("step"), _TINY_STEP, ("diffusers",)),
+        Step("trainer", 1.5, _benchmark("train"), (*_TINY_RUN, "--repeats", "1"), _TRAINER),
+        Step("studies", 1, _STUDIES, _NO_STUDY, (*_TRAINER, "benchmarks/teachers/fashion")),
     ),
-}  # fmt: skip
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--stage", type=int, choices=STAGES, required=True)
+    add("--minutes", type=float, default=8.0, help="it takes no longer")
+    add("--device", choices=flags.DEVICES, default="cuda", help="cpu: rehearse")
+    add("--out", type=Path, default=flags.RESULTS, help="folder of the rows and the logs")
+    add("--commit", default=None, help=flags.COMMIT)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -144,7 +156,7 @@ def main(options: argparse.Namespace) -> int:
     print(f"\ntargets\n{report.goals(out, options.device)}\n\nrows and logs: {out}")
     for row in results.load(out / f"red_{options.device}.csv"):
         if row["commit"] == named:
-            print(f"red: {row['implementation']} on {row['case']}: {row['why']}")
+            print(red.line(row))
     return 1 if {outcome.state for outcome in outcomes} & {"red", "stopped"} else 0
 
 
@@ -164,8 +176,8 @@ def run(step: Step, seconds: float, log, out: Path, named: str, rehearsal: bool)
     code, printed, left = None, ["there was no time left for it"], seconds
     while left > GRACE:
         place = log.seek(0, os.SEEK_END)
-        filled = {"python": sys.executable, "out": out, "commit": named,
-                  "minutes": f"{max(0.0, left - GRACE - START) / 60:.2f}"}  # fmt: skip
+        minutes = f"{max(0.0, left - GRACE - START) / 60:.2f}"
+        filled = {"python": sys.executable, "out": out, "commit": named, "minutes": minutes}
         command = [part.format(**filled) for part in step.command]
         code = _process([*command, *(step.rehearsal if rehearsal else ())], left, log)
         log.seek(place)
@@ -200,10 +212,9 @@ def _path() -> str:
 def _process(command: list[str], seconds: float, log) -> int | None:
     """The exit code, or None where time ran out: first an interrupt, then an end for it and all its
     children."""
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        env={**os.environ, "PATH": _path(), "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+    environment = {**os.environ, "PATH": _path(), "PYTHONUNBUFFERED": "1"}
+    output = {"stdout": log, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **output)
     try:
         return process.wait(seconds - GRACE)
     except subprocess.TimeoutExpired:

@@ -99,10 +99,9 @@ def _others(case: Case) -> dict[str, Callable[[], Implementation]]:
         "copy": lambda: _copy(case),
     }
     if case.device == "cuda":
-        others["compile-max-autotune"] = lambda: Implementation(
-            "compile-max-autotune", compiled(mode="max-autotune"),
-            no_graph="already replays CUDA graphs of its own", own_graph=True,
-        )  # fmt: skip
+        reason = "already replays CUDA graphs of its own"
+        tuned = partial(Implementation, "compile-max-autotune", no_graph=reason, own_graph=True)
+        others["compile-max-autotune"] = lambda: tuned(compiled(mode="max-autotune"))
         others["mse-compile"] = lambda: Implementation(
             "mse-compile", torch.compile(F.mse_loss, fullgraph=True, dynamic=False)
         )

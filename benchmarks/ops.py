@@ -14,12 +14,31 @@ from pathlib import Path
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks import gate, memory, results, timing
+from benchmarks import flags, gate, memory, results, timing
 from benchmarks.cases import Case, cases, inputs
 from benchmarks.environment import environment
 from benchmarks.implementations import BASELINE, implementations
 from benchmarks.red import EVERYTHING, RedList
 from benchmarks.targets import targets
+
+IMPLEMENTATIONS = (
+    *("torch", "native", "triton", "cuda", "compile", "compile-max-autotune"),
+    *("mse", "mse-compile", "copy"),
+)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    flags.timed(parser, repeats=30)
+    flags.resumable(parser)
+    add, several = parser.add_argument, {"nargs": "+", "default": None}
+    threads = "one run for each (default: 1 2; cuda: what torch has)"
+    only = "only these beside naive, the baseline (default: all but compile-max-autotune)"
+    add("--threads", type=flags.count, **several, help=threads)
+    add("--ops", nargs="+", choices=("place", "lift"), default=["place", "lift"])
+    add("--shapes", type=flags.shape, metavar="B,C,H,W", **several)
+    add("--dtypes", choices=("float32", "bfloat16", "float16"), **several)
+    add("--group_sizes", type=flags.count, **several)
+    add("--implementations", choices=IMPLEMENTATIONS, **several, help=only)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -40,7 +59,7 @@ def main(options: argparse.Namespace) -> int:
                     case, where, options.repeats, options.implementations, done, red
                 )
             except torch.OutOfMemoryError as error:
-                rows, skipped = [], {str(case): _first_line(error)}
+                rows, skipped = [], {str(case): results.first_line(error)}
             reasons |= skipped
             if rows:
                 results.save(path, rows)
@@ -86,9 +105,9 @@ def measure(
                 gate.check(implementation, case, student, teacher, want)
                 green.append(implementation)
             except TorchDynamoException as error:
-                skipped[implementation.name] = f"torch.compile failed: {_first_line(error)}"
+                skipped[implementation.name] = f"torch.compile failed: {results.first_line(error)}"
             except torch.OutOfMemoryError as error:
-                skipped[f"{implementation.name} on {case}"] = _first_line(error)
+                skipped[f"{implementation.name} on {case}"] = results.first_line(error)
     del want
     if BASELINE not in {implementation.name for implementation in green}:
         return [], skipped | {str(case): "there is no baseline"}
@@ -139,7 +158,7 @@ def report(path: Path, wanted: list[Case], where: dict[str, str], reasons: dict)
             found += targets(case, rows)
     print("\n".join(f"not measured: {name}: {why}" for name, why in reasons.items()))
     print("\ntargets\n" + "\n".join(f"  {target}" for target in found))
-    print(f"\n{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
+    print(f"\n{results.origin(where, path)}")
 
 
 def _fresh_start(case: Case) -> None:
@@ -149,10 +168,6 @@ def _fresh_start(case: Case) -> None:
     gc.collect()
     if case.device == "cuda":
         torch.cuda.empty_cache()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
 
 
 def _at(path: Path, case: Case, where: dict[str, str]) -> list[dict[str, str]]:

@@ -1,14 +1,17 @@
 """python -m benchmarks plot: the pictures and tables of docs/, from the rows of all runs."""
 
 import argparse
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import flags, markdown, report
 from benchmarks.results import case_of, load, numbers
-from benchmarks.study import figures, reading, tables
+from benchmarks.study import figures, pages, reading
 from benchmarks.targets import faster, find
+from liftplace.common.errors import UsageError
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 STYLE = {
@@ -22,24 +25,39 @@ STYLE = {
 }
 
 
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=flags.RESULTS)
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder of the pages and pictures")
+
+
 def main(options: argparse.Namespace) -> int:
-    paths = [path for name in ("ops_cpu.csv", "ops_cuda.csv")
-             if (path := options.results / name).exists()]  # fmt: skip
+    paths = [options.results / f"ops_{device}.csv" for device in flags.DEVICES]
+    paths = [path for path in paths if path.exists()]
     if not paths and not reading.find(options.results):
-        print(f"no ops_<device>.csv and no study_<name>_<device>.csv in {options.results}: run "
-              "`python -m benchmarks ops` or `python -m benchmarks study` first",
-              file=sys.stderr)  # fmt: skip
-        return 2
+        raise UsageError(
+            f"no ops_<device>.csv and no study_<name>_<device>.csv in {options.results}: run "
+            "`python -m benchmarks ops` or `python -m benchmarks study` first"
+        )
     for path in paths:
         print(draw(load(path), options.out / path.with_suffix(".png").name))
-    for picture in figures.draw(options.results, options.out / tables.PICTURES):
+    for picture in figures.draw(options.results, options.out / pages.FOLDER):
         print(picture)
-    written = {**report.TABLES, **tables.tables(options.results)}
-    for page in ("kernels.md", "results.md", "../README.md"):
-        page = options.out / page
-        if page.exists() and report.fill(page, options.results, written):
-            print(page)
+    for page, text in written(options.results, options.out).items():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text)
+        print(page)
     return 0
+
+
+def written(results: Path, docs: Path) -> dict[Path, str]:
+    """The pages with their tables and numbers written anew, and those of the studies."""
+    numbers = pages.Numbers(results)
+    tables = partial(report.table_named, results)
+    writers = {"table": tables, "value": numbers.value, "ratio": numbers.ratio}
+    found = [docs / name for name in ("kernels.md", "results.md", "../README.md")]
+    texts = {page: page.read_text() for page in found if page.exists()}
+    filled = {page: markdown.fill(text, writers) for page, text in texts.items()}
+    return filled | pages.pages(results, docs)
 
 
 def draw(rows: list[dict[str, str]], path: Path) -> Path:
@@ -53,12 +71,12 @@ def draw(rows: list[dict[str, str]], path: Path) -> Path:
     first = next(iter(shapes.values()))[0]
     cuda = case_of(first).device == "cuda"
     in_a_graph = ", in CUDA graphs (the authors' style: eager)" if cuda else ""
+    to_copy = f"Time relative to a copy of the floor's bytes{in_a_graph} (log scale)"
     panels = [
         ("Time relative to F.mse_loss (log scale)", _over("mse", "eager"), True),
-        (f"Time relative to a copy of the floor's bytes{in_a_graph} (log scale)",
-         _over("copy", "graph" if cuda else "eager"), True),
+        (to_copy, _over("copy", "graph" if cuda else "eager"), True),
         ("Peak memory, bytes an element", _memory, False),
-    ]  # fmt: skip
+    ]
     figure, axes = pyplot.subplots(len(panels), figsize=(10, 8.4), layout="constrained")
     for axis, (title, value, is_ratio) in zip(axes, panels, strict=True):
         _bars(axis, shapes, value)
@@ -69,14 +87,15 @@ def draw(rows: list[dict[str, str]], path: Path) -> Path:
             axis.axhline(1, color="black", linewidth=1)
             axis.set_ylim(top=2.2 * axis.get_ylim()[1])
     threads = "" if cuda else f", {first['threads']} thread{'s'[: int(first['threads']) > 1]}"
-    figure.suptitle(f"PLACE, forward + backward, float32, groups of 16: "
-                    f"{first['device']}{threads}", fontsize=13)  # fmt: skip
+    what = "PLACE, forward + backward, float32, groups of 16"
+    figure.suptitle(f"{what}: {first['device']}{threads}", fontsize=13)
     labels = {}
     for axis in axes:
         labels |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     order = [label for label, _ in STYLE.values() if label in labels]
-    figure.legend([labels[label] for label in order], order, loc="outside lower center",
-                  ncols=min(len(order), 4), frameon=False, fontsize=11)  # fmt: skip
+    bars, columns = [labels[label] for label in order], min(len(order), 4)
+    look = {"loc": "outside lower center", "frameon": False, "fontsize": 11}
+    figure.legend(bars, order, ncols=columns, **look)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=160)
     pyplot.close(figure)
@@ -129,7 +148,7 @@ def _bars(axis, shapes: dict[str, list[dict]], value: Value) -> None:
         bars = axis.bar(places, found, width, color=colour, label=label)
         texts = [f"{height:.2g}" if height < 10 else f"{height:.0f}" for height in found]
         axis.bar_label(bars, texts, fontsize=9, padding=1)
-    axis.set_xticks(range(len(shapes)), [f"({shape.replace('x', ', ')})" for shape in shapes],
-                    fontsize=10)  # fmt: skip
+    names = [f"({shape.replace('x', ', ')})" for shape in shapes]
+    axis.set_xticks(range(len(shapes)), names, fontsize=10)
     axis.margins(y=0.15)
     axis.spines[["top", "right"]].set_visible(False)

@@ -38,9 +38,12 @@ class RedList:
     def names(self, case: object) -> set[str]:
         """The implementations to leave out of a case, whose text begins with its op."""
         op = str(case).split()[0]
-        return {row["implementation"] for row in self.rows() if row["case"] == str(case)
-                or row["lost"] and row["case"].split()[0] == op
-                and row["implementation"] != EVERYTHING}  # fmt: skip
+        names = set()
+        for row in self.rows():
+            lost = row["lost"] and row["case"].split()[0] == op
+            if row["case"] == str(case) or lost and row["implementation"] != EVERYTHING:
+                names.add(row["implementation"])
+        return names
 
     @contextmanager
     def guard(self, case: object, implementation: str = EVERYTHING) -> Iterator[None]:
@@ -58,9 +61,9 @@ class RedList:
 
     def _add(self, case: object, implementation: str, error: Exception) -> None:
         lost = not _device_lives()
-        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        row = {**self.where, "program": self.program, "case": case, "why": why,
-               "implementation": implementation, "lost": "yes" if lost else ""}  # fmt: skip
+        why = results.reason(error)
+        row = self.where | {"program": self.program, "case": case, "why": why}
+        row |= {"implementation": implementation, "lost": "yes" if lost else ""}
         key = ("device", "commit", "program", "case", "implementation")
         results.replace(self.path, COLUMNS, key, [row])
         print(f"red: {implementation} on {case}: {why}", flush=True)
@@ -74,8 +77,11 @@ class RedList:
             results.write(self.path, COLUMNS, kept)
 
     def report(self) -> str:
-        return "\n".join(f"red: {row['implementation']} on {row['case']}: {row['why']}"
-                         for row in self.rows())  # fmt: skip
+        return "\n".join(map(line, self.rows()))
+
+
+def line(row: dict[str, str]) -> str:
+    return f"red: {row['implementation']} on {row['case']}: {row['why']}"
 
 
 def _device_lives() -> bool:

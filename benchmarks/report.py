@@ -1,138 +1,134 @@
-"""Markdown tables from the CSV files, put between `<!-- table NAME -->` and `<!-- end -->`."""
+"""The tables of docs/kernels.md, from the CSV files."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
-from benchmarks import results
+from benchmarks import markdown, results
 from benchmarks.cases import Case
+from benchmarks.compile_rows import SCHEDULERS
+from benchmarks.markdown import number
 from benchmarks.targets import OURS_ON_CUDA, Target, faster, find, targets
+from liftplace.common.errors import UsageError
 
-_MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.S)
-Tables = Mapping[str, Callable[[Path], str]]
 OURS_ON_CPU = ("native", "torch")
 # Issue cycles as time: multiprocessors and MHz of the chip that the targets name, an H200.
 _PROCESSORS, _MHZ = 132, 1980
+Line = dict[str, object]  # a table's line, by the heads of its columns
 
 
-def fill(page: Path, folder: Path, tables: Tables | None = None) -> bool:
-    """Write every marked table of a page anew from the CSV files of `folder`; whether it has any.
+def table(lines: list[Line], command: str) -> str:
+    """A Markdown table, or without lines the command that measures them."""
+    if not lines:
+        return not_measured(command)
+    return markdown.table(list(lines[0]), [list(line.values()) for line in lines])
 
-    Args:
-        tables: by the names in the markers; by default `TABLES`.
 
-    Raises:
-        ValueError: a marker names no table.
-    """
-    tables = TABLES if tables is None else tables
-
-    def fresh(marked: re.Match) -> str:
-        if marked[2] not in tables:
-            raise ValueError(f"{page}: no table {marked[2]!r}; there are {', '.join(tables)}")
-        return f"{marked[1]}{tables[marked[2]](folder)}\n{marked[3]}"
-
-    text, count = _MARKED.subn(fresh, page.read_text())
-    if count:
-        page.write_text(text)
-    return count > 0
+def not_measured(command: str) -> str:
+    return f"Not measured yet: `python -m benchmarks {command}`."
 
 
 def ops_on_cpu(folder: Path, op: str) -> str:
     """Ours against the others, by shape and number of threads."""
-    head = ["shape", "threads", "impl", "ms", "times as fast as the authors' style",
-            "as `torch.compile` of the reference", "time / `F.mse_loss`", "time / copy",
-            "peak bytes an element (authors')", "kept (authors')"]  # fmt: skip
     lines = []
-    for case, rows in _cases(folder / "ops_cpu.csv"):
-        if case.op != op:
-            continue
-        naive, compiled, mse, copy = (find(rows, name)
-                                      for name in ("naive", "compile", "mse", "copy"))  # fmt: skip
-        for name in OURS_ON_CPU:
-            if row := find(rows, name):
-                lines.append([
-                    _shape(case), case.threads, name, number(row["ms_p50"]),
-                    number(row["ratio_p50"]), _faster(row, compiled), _faster(mse, row),
-                    _faster(copy, row),
-                    *(f"{row[key] / case.elements:.1f} ({naive[key] / case.elements:.1f})"
-                      for key in ("bytes_peak", "bytes_kept")),
-                ])  # fmt: skip
-    return table(head, lines, "ops --device cpu")
+    for case, rows in _cases(folder / "ops_cpu.csv", op):
+        naive, compiled, mse, copy = (
+            find(rows, name) for name in ("naive", "compile", "mse", "copy")
+        )
+        for row in filter(None, (find(rows, name) for name in OURS_ON_CPU)):
+            bytes_ = {
+                key: f"{row[key] / case.elements:.1f} ({naive[key] / case.elements:.1f})"
+                for key in ("bytes_peak", "bytes_kept")
+            }
+            lines.append(
+                {
+                    "shape": _shape(case),
+                    "threads": case.threads,
+                    "impl": row["implementation"],
+                    "ms": number(row["ms_p50"]),
+                    "times as fast as the authors' style": number(row["ratio_p50"]),
+                    "as `torch.compile` of the reference": _faster(row, compiled),
+                    "time / `F.mse_loss`": _faster(mse, row),
+                    "time / copy": _faster(copy, row),
+                    "peak bytes an element (authors')": bytes_["bytes_peak"],
+                    "kept (authors')": bytes_["bytes_kept"],
+                }
+            )
+    return table(lines, "ops --device cpu")
 
 
 def ops_on_cuda(folder: Path, op: str) -> str:
     """Ours against the others from a warm L2; the copy also from a cold one."""
-    head = ["shape", "dtype", *(["groups of"] if op == "place" else []), "impl", "ms eager",
-            "ms in a graph", "times as fast as the authors' style", "as `torch.compile`",
-            "as max-autotune", "time / `F.mse_loss` eager", "in a graph", "time / copy in a graph",
-            "cold", "peak bytes an element beside the gradient", "launches"]  # fmt: skip
     lines = []
-    for case, rows in _cases(folder / "ops_cuda.csv"):
-        if case.op != op:
-            continue
+    for case, rows in _cases(folder / "ops_cuda.csv", op):
+        eager = {name: find(rows, name, "eager", "warm") for name in _names(rows)}
+        graph = {name: find(rows, name, "graph", "warm") for name in _names(rows)}
         for name in OURS_ON_CUDA:
-            eager, graph = (find(rows, name, mode, "warm") for mode in ("eager", "graph"))
-            if not eager:
+            row, recorded = eager.get(name), graph.get(name)
+            if not row:
                 continue
-            against = [find(rows, *key) for key in (
-                ("compile", "eager", "warm"), ("compile-max-autotune", "eager", "warm"),
-                ("mse", "eager", "warm"), ("mse", "graph", "warm"), ("copy", "graph", "warm"),
-                ("copy", "graph", "cold"))]  # fmt: skip
-            compiled, tuned, mse, mse_graph, copy, copy_cold = against
-            size = [case.group_size] if op == "place" else []
-            lines.append([
-                _shape(case), str(case.dtype).removeprefix("torch."), *size, name,
-                number(eager["ms_p50"]), number(graph["ms_p50"]) if graph else "",
-                number(eager["ratio_p50"]), _faster(eager, compiled), _faster(eager, tuned),
-                _faster(mse, eager), _faster(mse_graph, graph),
-                _faster(copy, graph), _faster(copy_cold, find(rows, name, "graph", "cold")),
-                f"{eager['bytes_peak'] / case.elements - case.dtype.itemsize:.1f}",
-                number(eager["launches"]) if eager["launches"] != "" else "",
-            ])  # fmt: skip
-    return table(head, lines, "ops --device cuda")
+            peak = row["bytes_peak"] / case.elements - case.dtype.itemsize
+            cold = (find(rows, each, "graph", "cold") for each in ("copy", name))
+            lines.append(
+                {
+                    "shape": _shape(case),
+                    "dtype": case.dtype_name,
+                    **({"groups of": case.group_size} if op == "place" else {}),
+                    "impl": name,
+                    "ms eager": number(row["ms_p50"]),
+                    "ms in a graph": number(recorded["ms_p50"]) if recorded else "",
+                    "times as fast as the authors' style": number(row["ratio_p50"]),
+                    "as `torch.compile`": _faster(row, eager.get("compile")),
+                    "as max-autotune": _faster(row, eager.get("compile-max-autotune")),
+                    "time / `F.mse_loss` eager": _faster(eager.get("mse"), row),
+                    "in a graph": _faster(graph.get("mse"), recorded),
+                    "time / copy in a graph": _faster(graph.get("copy"), recorded),
+                    "cold": _faster(*cold),
+                    "peak bytes an element beside the gradient": f"{peak:.1f}",
+                    "launches": number(row["launches"]) if row["launches"] != "" else "",
+                }
+            )
+    return table(lines, "ops --device cuda")
 
 
 def goals(folder: Path, device: str) -> str:
     """Every target beside what was measured, a column for each shape."""
-    found = [target for case, rows in _cases(folder / f"ops_{device}.csv")
-             for target in targets(case, rows)]  # fmt: skip
-    shapes = list(dict.fromkeys(_shape(target.case) for target in found))
-    lines: dict[tuple, dict[str, Target]] = {}
+    rows = _cases(folder / f"ops_{device}.csv")
+    found = [target for case, of_case in rows for target in targets(case, of_case)]
+    blank = dict.fromkeys((_shape(target.case) for target in found), "")
+    lines: dict[tuple, Line] = {}
     for target in found:
         case = target.case
-        what = f"{case.op}, {str(case.dtype).removeprefix('torch.')}"
+        what = f"{case.op}, {case.dtype_name}"
         what += f", groups of {case.group_size}" if case.group_size else ""
         what += f", {case.threads} thread{'s'[: case.threads > 1]}" if device == "cpu" else ""
         name = f"{target.name}, {target.text}" if device == "cpu" else target.text
-        key = (what, name, target.mode, target.relation)
-        lines.setdefault(key, {})[_shape(case)] = target
-    head = ["", "target", *(["mode"] if device == "cuda" else []), "", *shapes]
-    made = [[what, text, *([mode] if device == "cuda" else []), relation,
-             *(_verdict(of.get(shape), device) for shape in shapes)]
-            for (what, text, mode, relation), of in lines.items()]  # fmt: skip
-    return table(head, made, f"ops --device {device}")
+        head = {"": what, "target": name}
+        head |= {"mode": target.mode} if device == "cuda" else {}
+        head |= {" ": target.relation}
+        line = lines.setdefault(tuple(head.values()), head | blank)
+        line[_shape(case)] = _verdict(target, device)
+    return table(list(lines.values()), f"ops --device {device}")
 
 
-def _verdict(target: Target | None, device: str) -> str:
-    if target is None:
-        return ""
-    value = number(target.measured)
+def _verdict(target: Target, device: str) -> str:
     name = f" {target.name}" if device == "cuda" else ""
-    return f"{value}{name}" if target.met else f"**{value}{name}, missed**"
+    text = f"{number(target.measured)}{name}"
+    return text if target.met else f"**{text}, missed**"
 
 
 def compiled(folder: Path) -> str:
     """The most of every kernel over architectures and launches, a column for each compiler."""
-    rows = [row for path in _sorted(folder, "compile_*.csv") for row in results.load(path)]
-    compilers = list(dict.fromkeys(row["compiler"] for row in rows))
-    head = ["kernel", *compilers]
-    lines, keys = [], ("registers", "stack", "shared", "instructions")
+    rows = _of_files(folder, "compile_*.csv")
+    keys = ("registers", "stack", "shared", "instructions")
+    lines = []
     for kernel in sorted({row["kernel"] for row in rows}):
-        of = [[row for row in rows if (row["kernel"], row["compiler"]) == (kernel, compiler)]
-              for compiler in compilers]  # fmt: skip
-        cells = [", ".join(_most(found, key) for key in keys) if found else "" for found in of]
-        lines.append([f"`{kernel}`", *cells])
-    return table(head, lines, "compile")
+        line = {"kernel": f"`{kernel}`"}
+        for compiler in _values(rows, "compiler"):
+            of = [r for r in rows if (r["kernel"], r["compiler"]) == (kernel, compiler)]
+            line[compiler] = ", ".join(_most(of, key) for key in keys) if of else ""
+        lines.append(line)
+    return table(lines, "compile")
 
 
 def _most(rows: list[dict[str, str]], key: str) -> str:
@@ -141,104 +137,121 @@ def _most(rows: list[dict[str, str]], key: str) -> str:
 
 def issue(folder: Path) -> str:
     """Issue cycles a row of PLACE's forward on sm_90, and as time on a whole chip."""
-    rows = [row for path in _sorted(folder, "issue_*.csv") for row in results.load(path)
-            if row["arch"] == "sm_90"]  # fmt: skip
-    compilers = list(dict.fromkeys(row["compiler"] for row in rows))
-    lines = []
+    rows = [row for row in _of_files(folder, "issue_*.csv") if row["arch"] == "sm_90"]
+    compilers, lines = _values(rows, "compiler"), []
+
+    def line(n: int, count: str, kernel: str, of: list[dict], text: Callable) -> Line:
+        cycles = {c: _cycles(row for row in of if row["compiler"] == c) for c in compilers}
+        head = {"row length": f"{n:,}", "rows": count, "kernel": kernel}
+        return head | {c: text(total) if total else "" for c, total in cycles.items()}
+
     for n in sorted({int(row["n"]) for row in rows}):
         of_n = [row for row in rows if int(row["n"]) == n]
-        kernels = list(dict.fromkeys(row["kernel"] for row in of_n))
-        for kernel in kernels:
-            sums = [_cycles(row for row in of_n if (row["kernel"], row["compiler"]) == (kernel, c))
-                    for c in compilers]  # fmt: skip
-            lines.append([f"{n:,}", "", f"`{kernel}`", *(f"{x:,.0f}" if x else "" for x in sums)])
-        count = int(of_n[0]["rows"])
-        totals = [_cycles(row for row in of_n if row["compiler"] == c) for c in compilers]
-        lines.append([f"{n:,}", count, "all", *(
-            f"{x:,.0f}; {x * count / _PROCESSORS / _MHZ:.1f} us" if x else "" for x in totals
-        )])  # fmt: skip
-    return table(["row length", "rows", "kernel", *compilers], lines, "compile")
+        for kernel in _values(of_n, "kernel"):
+            of_kernel = [row for row in of_n if row["kernel"] == kernel]
+            lines.append(line(n, "", f"`{kernel}`", of_kernel, "{:,.0f}".format))
+        count = of_n[0]["rows"]
+        us = int(count) / _PROCESSORS / _MHZ
+        whole = partial(lambda us, total: f"{total:,.0f}; {total * us:.1f} us", us)
+        lines.append(line(n, count, "all", of_n, whole))
+    return table(lines, "compile")
 
 
 def _cycles(rows: Iterable[dict[str, str]]) -> float:
-    from benchmarks.compile import SCHEDULERS
-
-    return sum(int(row["programs"]) * int(row["warps"]) * int(row["executed"])
-               / SCHEDULERS / int(row["rows"]) for row in rows)  # fmt: skip
+    issued = ((int(r["programs"]) * int(r["warps"]) * int(r["executed"]), r["rows"]) for r in rows)
+    return sum(count / SCHEDULERS / int(per) for count, per in issued)
 
 
 def steps(folder: Path, device: str) -> str:
     """Whole training steps and the loss's share of them."""
-    head = ["model", "parameters", "shape", "precision", "loss", "mode", "step, ms", "loss, ms",
-            "share of the step"]  # fmt: skip
-    lines = [[row["model"], f"{int(row['parameters']):,}", row["shape"], row["precision"],
-              row["loss"], row["mode"], number(float(row["ms_p50"])),
-              number(float(row["loss_ms_p50"])) if row["loss_ms_p50"] else "",
-              f"{float(row['share_p50']):.2%}" if row["share_p50"] else ""]
-             for row in results.load(folder / f"step_{device}.csv")]  # fmt: skip
-    return table(head, lines, f"step --device {device}")
+    lines = []
+    for row in results.load(folder / f"step_{device}.csv"):
+        loss_ms, share = row["loss_ms_p50"], row["share_p50"]
+        lines.append(
+            {
+                "model": row["model"],
+                "parameters": f"{int(row['parameters']):,}",
+                **{name: row[name] for name in ("shape", "precision", "loss", "mode")},
+                "step, ms": number(float(row["ms_p50"])),
+                "loss, ms": number(float(loss_ms)) if loss_ms else "",
+                "share of the step": f"{float(share):.2%}" if share else "",
+            }
+        )
+    return table(lines, f"step --device {device}")
 
 
 def training(folder: Path, device: str) -> str:
     """Steps a second of the trainer, and how many times as fast as eager with a loader."""
-    head = ["student", "parameters", "loss", "precision", "mode", "images", "steps a second",
-            "times as fast (20th to 80th percentile)"]  # fmt: skip
-    lines = [[row["student"], f"{int(row['parameters']):,}", row["loss"], row["precision"],
-              row["mode"], row["data"], number(float(row["steps_per_second"])),
-              "{} ({} to {})".format(*(number(float(row[f"ratio_p{p}"])) for p in (50, 20, 80)))]
-             for row in results.load(folder / f"train_{device}.csv")]  # fmt: skip
-    return table(head, lines, f"train --device {device}")
+    lines = []
+    for row in results.load(folder / f"train_{device}.csv"):
+        ratios = (number(float(row[f"ratio_p{p}"])) for p in (50, 20, 80))
+        lines.append(
+            {
+                "student": row["student"],
+                "parameters": f"{int(row['parameters']):,}",
+                **{name: row[name] for name in ("loss", "precision", "mode")},
+                "images": row["data"],
+                "steps a second": number(float(row["steps_per_second"])),
+                "times as fast (20th to 80th percentile)": "{} ({} to {})".format(*ratios),
+            }
+        )
+    return table(lines, f"train --device {device}")
 
 
 def sweeps(folder: Path, device: str) -> str:
     """What `auto` chooses and what was measured; the chosen one stands in bold."""
-    rows = [row for row in results.load(folder / f"sweep_{device}.csv")
-            if row["kind"] == "implementation"]  # fmt: skip
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    lines: dict[tuple, dict] = {}
+    rows = results.load(folder / f"sweep_{device}.csv")
+    rows = [row for row in rows if row["kind"] == "implementation"]
+    blank = {f"{name}, ms": "" for name in _values(rows, "name")}
+    heads = {"op": "op", "dtype": "dtype", "group_size": "groups of", "rows": "rows"}
+    heads |= {"n": "row length", "mode": "mode"}
+    lines: dict[tuple, Line] = {}
     for row in rows:
-        key = tuple(row[key] for key in ("op", "dtype", "group_size", "rows", "n", "mode"))
+        head = {text: row[key] for key, text in heads.items()}
         time = number(float(row["ms_p50"]))
-        lines.setdefault(key, {})[row["name"]] = f"**{time}**" if row["chosen"] else time
-    head = ["op", "dtype", "groups of", "rows", "row length", "mode", *(f"{n}, ms" for n in names)]
-    made = [[*key, *(of.get(name, "") for name in names)] for key, of in lines.items()]
-    return table(head, made, f"sweep --device {device}")
+        line = lines.setdefault(tuple(head.values()), head | blank)
+        line[f"{row['name']}, ms"] = f"**{time}**" if row["chosen"] else time
+    return table(list(lines.values()), f"sweep --device {device}")
 
 
-TABLES: Tables = {
-    "place_cpu": lambda folder: ops_on_cpu(folder, "place"),
-    "lift_cpu": lambda folder: ops_on_cpu(folder, "lift"),
-    "place_cuda": lambda folder: ops_on_cuda(folder, "place"),
-    "lift_cuda": lambda folder: ops_on_cuda(folder, "lift"),
-    "targets_cpu": lambda folder: goals(folder, "cpu"),
-    "targets_cuda": lambda folder: goals(folder, "cuda"),
-    "compile": compiled,
-    "issue": issue,
-    "step_cpu": lambda folder: steps(folder, "cpu"),
-    "step_cuda": lambda folder: steps(folder, "cuda"),
-    "train_cpu": lambda folder: training(folder, "cpu"),
-    "train_cuda": lambda folder: training(folder, "cuda"),
-    "sweep_cpu": lambda folder: sweeps(folder, "cpu"),
-    "sweep_cuda": lambda folder: sweeps(folder, "cuda"),
-}
+TABLES: dict[str, Callable[[Path], str]] = {"compile": compiled, "issue": issue}
+for _op in ("place", "lift"):
+    TABLES |= {
+        f"{_op}_cpu": partial(ops_on_cpu, op=_op),
+        f"{_op}_cuda": partial(ops_on_cuda, op=_op),
+    }
+for _name, _of in {"targets": goals, "step": steps, "train": training, "sweep": sweeps}.items():
+    TABLES |= {f"{_name}_{_device}": partial(_of, device=_device) for _device in ("cpu", "cuda")}
 
 
-def _cases(path: Path) -> list[tuple[Case, list[dict]]]:
+def table_named(folder: Path, name: str) -> str:
+    """The table of a page's marker, from the CSV files of the folder."""
+    if name not in TABLES:
+        raise UsageError(f"no table {name!r}; there are {', '.join(TABLES)}")
+    return TABLES[name](folder)
+
+
+def _cases(path: Path, op: str | None = None) -> list[tuple[Case, list[dict]]]:
     """The rows of a file as numbers, case by case."""
     found: dict[Case, list[dict]] = {}
     for row in results.numbers(results.load(path)):
-        found.setdefault(results.case_of(row), []).append(row)
+        if op in (None, row["op"]):
+            found.setdefault(results.case_of(row), []).append(row)
     order = sorted(found, key=lambda case: (case.dtype.itemsize != 4, case.group_size or 0))
     return [(case, found[case]) for case in order]
 
 
-def table(head: list[str], lines: list[list], command: str) -> str:
-    """A Markdown table, or without lines the command that measures them."""
-    if not lines:
-        return f"Not measured yet: `python -m benchmarks {command}`."
-    text = [" | ".join(str(cell).replace("|", "\\|") for cell in line)
-            for line in (head, ["---"] * len(head), *lines)]  # fmt: skip
-    return "\n".join(f"| {line} |" for line in text)
+def _of_files(folder: Path, pattern: str) -> list[dict[str, str]]:
+    return [row for path in sorted(folder.glob(pattern)) for row in results.load(path)]
+
+
+def _values(rows: Iterable[dict], key: str) -> list:
+    """Each value of a column once, in order of appearance."""
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def _names(rows: list[dict]) -> list[str]:
+    return _values(rows, "implementation")
 
 
 def _shape(case: Case) -> str:
@@ -247,12 +260,3 @@ def _shape(case: Case) -> str:
 
 def _faster(row: dict | None, other: dict | None) -> str:
     return number(faster(row, other)) if row and other else ""
-
-
-def number(value: float) -> str:
-    """Three digits, and whole numbers whole."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _sorted(folder: Path, pattern: str) -> list[Path]:
-    return sorted(folder.glob(pattern))

@@ -11,21 +11,23 @@ import torch
 from benchmarks.cases import Case
 from benchmarks.implementations import BASELINE
 from benchmarks.memory import Memory
+from liftplace.common.text_table import text_table
 
+WHERE = ("date", "device", "driver", "torch", "triton", "commit", "threads")  # of every program
 COLUMNS = (
-    "date", "device", "driver", "torch", "triton", "commit", "threads", "op", "shape", "dtype",
-    "group_size", "implementation", "mode", "l2", "phase", "repeats", "ms_p20", "ms_p50", "ms_p80",
-    "ratio_p20", "ratio_p50", "ratio_p80", "bytes_peak", "bytes_kept", "launches",
-)  # fmt: skip
+    *WHERE,
+    *"op shape dtype group_size implementation mode l2 phase repeats ms_p20 ms_p50 ms_p80".split(),
+    *"ratio_p20 ratio_p50 ratio_p80 bytes_peak bytes_kept launches".split(),
+)
 CASE = ("device", "threads", "op", "shape", "dtype", "group_size")
 _NUMBERS = COLUMNS[COLUMNS.index("repeats") :]
 
 
 def identity(case: Case, where: dict[str, str]) -> dict[str, str]:
     """The columns `CASE` of a case, as the file has them."""
-    shape, dtype = "x".join(map(str, case.shape)), str(case.dtype).removeprefix("torch.")
-    return dict(device=where["device"], threads=str(case.threads), op=case.op, shape=shape,
-                dtype=dtype, group_size=str(case.group_size or ""))  # fmt: skip
+    shape, group_size = "x".join(map(str, case.shape)), str(case.group_size or "")
+    values = (where["device"], str(case.threads), case.op, shape, case.dtype_name, group_size)
+    return dict(zip(CASE, values, strict=True))
 
 
 def case_of(row: dict[str, str]) -> Case:
@@ -53,17 +55,44 @@ def rows(
         for phase in of_contender[0]:
             ms = np.array([sample[phase] for sample in of_contender])
             baseline = np.array([sample[phase] for sample in samples[BASELINE, "eager", l2]])
-            p20, p50, p80 = np.percentile(ms, (20, 50, 80))
             row = dict(shared, implementation=name, mode=mode, l2=l2, phase=phase, repeats=len(ms))
-            row |= {"ms_p20": p20, "ms_p50": p50, "ms_p80": p80}
-            ratios = np.percentile(baseline / ms, (20, 50, 80))
-            row |= dict(zip(("ratio_p20", "ratio_p50", "ratio_p80"), ratios, strict=True))
+            row |= percentiles("ms", ms) | percentiles("ratio", baseline / ms)
             counted = phase == "both" and mode == "eager" and name in memory
             row["bytes_peak"] = memory[name].peak if counted else ""
             row["bytes_kept"] = memory[name].kept if counted else ""
             row["launches"] = ""
             made.append(row)
     return made
+
+
+def percentiles(name: str, values) -> dict[str, float]:
+    """The columns NAME_p20, NAME_p50 and NAME_p80."""
+    return {f"{name}_p{p}": np.percentile(values, p) for p in (20, 50, 80)}
+
+
+def around(row: dict, name: str, form: str = ".2f") -> str:
+    """The median, and from the 20th to the 80th percentile."""
+    p20, p50, p80 = (format(row[f"{name}_p{p}"], form) for p in (20, 50, 80))
+    return f"{p50} ({p20}-{p80})"
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def keep(path: Path, columns: Sequence[str], of: Sequence[str], rows, skipped) -> None:
+    """Write the rows of a run, told from others by the columns `of`, and say what is missing."""
+    replace(path, columns, of, rows)
+    for name, why in skipped.items():
+        print(f"not measured: {name}: {why}")
+
+
+def origin(where: dict[str, str], path: Path) -> str:
+    return f"{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}"
 
 
 def gb_per_s(case: Case, row: dict) -> float:
@@ -119,8 +148,10 @@ def load(path: Path) -> list[dict[str, str]]:
 
 def numbers(loaded: list[dict[str, str]]) -> list[dict]:
     """Loaded rows with their measurements as numbers; what was not measured stays ""."""
-    return [{key: float(value) if key in _NUMBERS and value else value
-             for key, value in row.items()} for row in loaded]  # fmt: skip
+    return [
+        {key: float(value) if key in _NUMBERS and value else value for key, value in row.items()}
+        for row in loaded
+    ]
 
 
 def _text(value) -> str:
@@ -129,9 +160,8 @@ def _text(value) -> str:
 
 def table(title: str, made: list[dict]) -> str:
     """The rows of one case for a terminal: time of each phase, ratio, bytes an element."""
-    head = ("implementation", "both ms (p20-p80)", "forward", "backward", "x naive (p20-p80)",
-            "GB/s", "peak B/el", "kept B/el", "launches")  # fmt: skip
-    lines = [head]
+    lines = [("", "both ms (p20-p80)", "forward", "backward", "x naive (p20-p80)")]
+    lines[0] += ("GB/s", "peak B/el", "kept B/el", "launches")
     case = case_of(made[0])
     by_key = {(row["implementation"], row["mode"], row["l2"], row["phase"]): row for row in made}
     for (name, mode, l2, phase), row in by_key.items():
@@ -139,21 +169,11 @@ def table(title: str, made: list[dict]) -> str:
             continue
         parts = [by_key.get((name, mode, l2, part)) for part in ("forward", "backward")]
         sizes = [row[key] for key in ("bytes_peak", "bytes_kept")]
-        lines.append((
-            " ".join(filter(None, (name, mode if mode != "eager" else "", l2))),
-            f"{row['ms_p50']:.3f} ({row['ms_p20']:.3f}-{row['ms_p80']:.3f})",
-            *(f"{part['ms_p50']:.3f}" if part else "" for part in parts),
-            f"{row['ratio_p50']:.2f} ({row['ratio_p20']:.2f}-{row['ratio_p80']:.2f})",
-            f"{gb_per_s(case, row):.1f}",
-            *(f"{size / case.elements:.2f}" if size != "" else "" for size in sizes),
-            f"{row['launches']:.0f}" if row["launches"] != "" else "",
-        ))  # fmt: skip
-    return f"{title}\n{columns(lines)}"
-
-
-def columns(lines: list[tuple[str, ...]]) -> str:
-    """Lines of cells, one under the other."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines)  # fmt: skip
-    return "  " + "\n  ".join(text)
+        line = [" ".join(filter(None, (name, mode if mode != "eager" else "", l2)))]
+        line += [around(row, "ms", ".3f")]
+        line += [f"{part['ms_p50']:.3f}" if part else "" for part in parts]
+        line += [around(row, "ratio"), f"{gb_per_s(case, row):.1f}"]
+        line += [f"{size / case.elements:.2f}" if size != "" else "" for size in sizes]
+        line += [f"{row['launches']:.0f}" if row["launches"] != "" else ""]
+        lines.append(tuple(line))
+    return f"{title}\n{text_table(lines)}"

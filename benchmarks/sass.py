@@ -94,8 +94,8 @@ def listings(cubin: bytes) -> list[Listing]:
     """All kernels of a cubin, disassembled; takes about a second for each."""
     assembly = _run("nvdisasm", "-c", cubin)
     found = []
-    for name, text in re.findall(r"^\s*\.section\s+\.text\.(\S+?),(.*?)(?=^\s*\.section\s|\Z)",
-                                 assembly, re.M | re.S):  # fmt: skip
+    section = r"^\s*\.section\s+\.text\.(\S+?),(.*?)(?=^\s*\.section\s|\Z)"
+    for name, text in re.findall(section, assembly, re.M | re.S):
         lines = re.findall(r"^(\.L_\w+:)|/\*[0-9a-f]{4,}\*/\s+(.*?);", text, re.M)
         code = [label or instruction for label, instruction in lines]
         last = max(i for i, line in enumerate(code) if re.search(r"\bEXIT\b", line))

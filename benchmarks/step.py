@@ -8,7 +8,6 @@ captured whole in a CUDA graph and under `torch.compile(mode="reduce-overhead")`
 import argparse
 import importlib.util
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,16 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks import naive, results, timing
+from benchmarks import flags, naive, report, results, timing
 from benchmarks.environment import environment
 from liftplace import place_loss
 from liftplace.common.errors import UsageError
 
 COLUMNS = (
-    "date", "device", "driver", "torch", "triton", "commit", "threads", "model", "parameters",
-    "shape", "precision", "loss", "mode", "repeats", "ms_p20", "ms_p50", "ms_p80", "loss_ms_p50",
-    "share_p20", "share_p50", "share_p80",
-)  # fmt: skip
+    *results.WHERE,
+    *"model parameters shape precision loss mode repeats ms_p20 ms_p50 ms_p80".split(),
+    *"loss_ms_p50 share_p20 share_p50 share_p80".split(),
+)
 _RUN = ("device", "threads", "model", "shape", "precision", "loss", "mode")
 LOSSES = {"ours": place_loss, "naive": naive.place_loss, "mse": F.mse_loss}
 SHAPES = {"unet": (96, 3, 64, 64), "dit": (64, 4, 32, 32)}
@@ -49,6 +48,18 @@ class Problem:
             return self.student(**self.arguments).sample
 
 
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    flags.timed(parser, repeats=20)
+    flags.threads(parser)
+    precisions = "bfloat16 is autocast (default: both; cpu: float32)"
+    batches = "default: unet 96, dit 64; cpu: 4"
+    parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument(
+        "--precisions", nargs="+", choices=("float32", "bfloat16"), default=None, help=precisions
+    )
+    parser.add_argument("--batch_size", type=flags.count, default=None, help=batches)
+
+
 def main(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("diffusers") is None:
         raise UsageError("the students come from diffusers: run `pip install diffusers`")
@@ -59,10 +70,8 @@ def main(options: argparse.Namespace) -> int:
     for model in options.models:
         for precision in precisions:
             rows, skipped = measure(model, precision, where, options)
-            results.replace(path, COLUMNS, _RUN, rows)
-            print(table(rows) + "\n")
-            print("".join(f"not measured: {name}: {why}\n" for name, why in skipped.items()))
-    print(f"{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
+            results.keep(path, COLUMNS, _RUN, rows, skipped)
+    print(f"{report.steps(options.out, options.device)}\n{results.origin(where, path)}")
     return 0
 
 
@@ -79,15 +88,18 @@ def measure(model: str, precision: str, where: dict[str, str], options) -> tuple
                 sample = make(problem, loss)
                 sample()
             except (RuntimeError, TorchDynamoException) as error:
-                skipped[f"{name}, {mode}"] = f"{type(error).__name__}: {_first_line(error)}"
+                skipped[f"{name}, {mode}"] = results.reason(error)
                 continue
             contenders.append(timing.Contender(name, mode, "", sample))
     parameters = sum(p.numel() for p in problem.student.parameters())
     print(f"{model} {shape} {precision}: time", file=sys.stderr)
     samples = timing.interleave(contenders, options.repeats)
-    shared = {**where, "model": model, "parameters": parameters,
-              "shape": "x".join(map(str, shape)), "precision": precision}  # fmt: skip
-    return [_row(shared, *key, found) for key, found in samples.items()], skipped
+    shared = where | {"model": model, "parameters": parameters, "precision": precision}
+    shared["shape"] = "x".join(map(str, shape))
+    return [
+        _row(shared | {"loss": loss, "mode": mode}, of_contender)
+        for (loss, mode, _), of_contender in samples.items()
+    ], skipped
 
 
 def make_problem(model: str, shape: tuple[int, ...], device: str, autocast: bool) -> Problem:
@@ -105,27 +117,25 @@ def make_problem(model: str, shape: tuple[int, ...], device: str, autocast: bool
 def _unet(channels: int, size: int) -> nn.Module:
     from diffusers import UNet2DModel
 
-    return UNet2DModel(
-        size, channels, channels, layers_per_block=1, block_out_channels=(16, 32, 48, 64),
-        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        norm_num_groups=8,
-    )  # fmt: skip
+    down, up = ["DownBlock2D"] * 4, ["UpBlock2D"] * 4
+    down[2], up[1] = "AttnDownBlock2D", "AttnUpBlock2D"
+    blocks = {"down_block_types": down, "up_block_types": up, "layers_per_block": 1}
+    blocks |= {"block_out_channels": (16, 32, 48, 64), "norm_num_groups": 8}
+    return UNet2DModel(size, channels, channels, **blocks)
 
 
 def _dit(channels: int, size: int) -> nn.Module:
     from diffusers import DiTTransformer2DModel
 
-    return DiTTransformer2DModel(
-        num_attention_heads=6, attention_head_dim=32, in_channels=channels, out_channels=channels,
-        num_layers=6, sample_size=size, patch_size=2, norm_num_groups=8,
-    )  # fmt: skip
+    sizes = {"in_channels": channels, "out_channels": channels, "sample_size": size}
+    layers = {"num_attention_heads": 6, "attention_head_dim": 32, "num_layers": 6}
+    return DiTTransformer2DModel(**sizes, **layers, patch_size=2, norm_num_groups=8)
 
 
 def _eager(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]]:
     """The output is cut from its graph, so that the loss's backward can be timed by itself."""
     optimizer = torch.optim.AdamW(problem.student.parameters())
-    clock, steps = (_Events(), _STEPS) if problem.target.is_cuda else (_Clock(), 1)
+    clock, steps = timing.Clock(problem.target.device), _STEPS if problem.target.is_cuda else 1
 
     def step():
         output = problem.output()
@@ -146,38 +156,6 @@ def _eager(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]
         return {"step": (last - first) / steps, "loss": inside / steps}
 
     return sample
-
-
-class _Clock:
-    """Times in ms on the host."""
-
-    def start(self) -> None:
-        self._times = [time.perf_counter()]
-
-    def mark(self) -> None:
-        self._times.append(time.perf_counter())
-
-    def stop(self) -> list[float]:
-        self.mark()
-        return [1e3 * t for t in self._times]
-
-
-class _Events:
-    """Times in ms on the GPU, from the first one on."""
-
-    def start(self) -> None:
-        torch.cuda.synchronize()
-        self._events = []
-        self.mark()
-
-    def mark(self) -> None:
-        self._events.append(torch.cuda.Event(enable_timing=True))
-        self._events[-1].record()
-
-    def stop(self) -> list[float]:
-        self.mark()
-        torch.cuda.synchronize()
-        return [self._events[0].elapsed_time(event) for event in self._events]
 
 
 def _graph(problem: Problem, loss_fn: Callable) -> Callable[[], dict[str, float]]:
@@ -216,7 +194,7 @@ def _reduce_overhead(problem: Problem, loss_fn: Callable) -> Callable[[], dict[s
 
 
 def _whole(step: Callable[[], None]) -> Callable[[], dict[str, float]]:
-    clock = _Events()
+    clock = timing.Clock(torch.device("cuda"))
 
     def sample():
         clock.start()
@@ -239,33 +217,11 @@ def _modes(device: str, loss: str) -> dict[str, Callable]:
     return modes
 
 
-def _row(shared: dict, loss: str, mode: str, _: str, samples: list[dict[str, float]]) -> dict:
+def _row(shared: dict, samples: list[dict[str, float]]) -> dict:
     step = np.array([sample["step"] for sample in samples])
-    row = shared | {"loss": loss, "mode": mode, "repeats": len(samples), "loss_ms_p50": "",
-                    "share_p20": "", "share_p50": "", "share_p80": ""}  # fmt: skip
-    row |= dict(zip(("ms_p20", "ms_p50", "ms_p80"), np.percentile(step, (20, 50, 80)), strict=True))
+    row = dict.fromkeys(COLUMNS, "") | shared | {"repeats": len(samples)}
+    row |= results.percentiles("ms", step)
     if "loss" in samples[0]:
-        inside = np.array([sample["loss"] for sample in samples])
-        row["loss_ms_p50"] = np.median(inside)
-        shares = np.percentile(inside / step, (20, 50, 80))
-        row |= dict(zip(("share_p20", "share_p50", "share_p80"), shares, strict=True))
+        loss = np.array([sample["loss"] for sample in samples])
+        row |= {"loss_ms_p50": np.median(loss)} | results.percentiles("share", loss / step)
     return row
-
-
-def table(rows: list[dict]) -> str:
-    first = rows[0]
-    lines = [("loss", "mode", "step ms (p20-p80)", "loss ms", "share of the step")]
-    for row in rows:
-        shared = row["share_p50"] != ""
-        lines.append((
-            row["loss"], row["mode"],
-            f"{row['ms_p50']:.2f} ({row['ms_p20']:.2f}-{row['ms_p80']:.2f})",
-            f"{row['loss_ms_p50']:.3f}" if shared else "",
-            f"{row['share_p50']:.2%}" if shared else "",
-        ))  # fmt: skip
-    title = f"{first['model']} ({first['parameters']:,} parameters), {first['shape']}"
-    return f"{title}, {first['precision']}\n{results.columns(lines)}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]

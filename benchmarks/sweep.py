@@ -9,14 +9,13 @@ import argparse
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from benchmarks import results, timing
+from benchmarks import flags, results, timing
 from benchmarks.cases import Case, inputs
 from benchmarks.environment import environment
 from benchmarks.implementations import implementations
@@ -24,17 +23,18 @@ from benchmarks.red import EVERYTHING, RedList
 from liftplace import _dispatch
 
 COLUMNS = (
-    "date", "device", "driver", "torch", "triton", "commit", "threads", "kind", "op", "rows", "n",
-    "dtype", "group_size", "name", "mode", "chosen", "repeats", "ms_p20", "ms_p50", "ms_p80",
+    *results.WHERE,
+    *"kind op rows n dtype group_size name mode chosen repeats ms_p20 ms_p50 ms_p80".split(),
     "over_fastest",
-)  # fmt: skip
+)
 _CASE = ("device", "threads", "op", "rows", "n", "dtype", "group_size")
 OURS = tuple(name for name in _dispatch.IMPLEMENTATIONS if name not in ("auto", "reference"))
 CPU_SIZES = ((8, 64), (24, 256), (24, 1024), (24, 4096), (256, 4096), (6, 65_536))
 CUDA_SIZES = (
-    (24, 256), (256, 1024), (2048, 1024), (24, 2048), (256, 2048), (24, 4096), (288, 4096),
-    (2048, 4096), (24, 8192), (256, 8192), (24, 16_384), (256, 16_384), (3, 65_536), (48, 65_536),
-)  # fmt: skip
+    *((24, 256), (256, 1024), (2048, 1024), (24, 2048), (256, 2048), (24, 4096), (288, 4096)),
+    *((2048, 4096), (24, 8192), (256, 8192), (24, 16_384), (256, 16_384)),
+    *((3, 65_536), (48, 65_536)),
+)
 LAUNCH_GROUP_SIZE = 16
 
 
@@ -53,6 +53,12 @@ class Problem:
     def __str__(self) -> str:
         groups = f" groups of {self.group_size}" if self.group_size else ""
         return f"{self.op} ({self.rows}, {self.n}) {self.dtype}{groups}, {self.mode}"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    flags.timed(parser, repeats=20)
+    flags.resumable(parser)
+    flags.threads(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -76,7 +82,7 @@ def main(options: argparse.Namespace) -> int:
                 rows += _launches(case, here, options.repeats, red)
             results.replace(path, COLUMNS, _CASE, rows)
     print(report(_measured(path, where)))
-    print(f"\n{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
+    print(f"\n{results.origin(where, path)}")
     if left:
         print(f"{left} of {len(wanted)} cases are left: run again with --resume")
     print(red.report())
@@ -84,8 +90,8 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _cases(device: str, threads: int) -> Iterator[Case]:
-    sizes, dtypes = (CUDA_SIZES, ("float32", "bfloat16")) if device == "cuda" else (
-        CPU_SIZES, ("float32",))  # fmt: skip
+    cuda = device == "cuda"
+    sizes, dtypes = CUDA_SIZES if cuda else CPU_SIZES, ("float32", "bfloat16")[: 1 + cuda]
     for group_size, dtype, (rows, n) in itertools.product((16, 256, None), dtypes, sizes):
         if group_size is None or group_size < n:
             op = "place" if group_size else "lift"
@@ -177,8 +183,8 @@ def _forward(student, teacher, group_size, launch):
 
 def _identity(case: Case) -> dict[str, str]:
     _, rows, n = case.shape
-    return {"op": case.op, "rows": str(rows), "n": str(n), "group_size": str(case.group_size or ""),
-            "dtype": str(case.dtype).removeprefix("torch.")}  # fmt: skip
+    size = {"rows": str(rows), "n": str(n), "group_size": str(case.group_size or "")}
+    return {"op": case.op, "dtype": case.dtype_name, **size}
 
 
 def _key(row: dict) -> dict[str, str]:
@@ -188,19 +194,16 @@ def _key(row: dict) -> dict[str, str]:
 def _measured(path: Path, where: dict[str, str]) -> list[dict]:
     """The file's rows of this device, commit and number of threads, with numbers."""
     key = {name: where[name] for name in ("device", "commit", "threads")}
-    return [row | {name: float(row[name]) for name in ("ms_p50", "over_fastest")}
-            for row in results.load(path) if row.items() >= key.items()]  # fmt: skip
+    rows = [row for row in results.load(path) if row.items() >= key.items()]
+    return [row | {name: float(row[name]) for name in ("ms_p50", "over_fastest")} for row in rows]
 
 
 def _rows(kind: str, mode: str, times: dict, chosen: str, here: dict) -> list[dict]:
     made = []
     for name, samples in times.items():
-        ms = np.percentile([sample["both"] for sample in samples], (20, 50, 80))
-        made.append({
-            **here, "kind": kind, "name": name, "mode": mode,
-            "chosen": "yes" if name == chosen else "", "repeats": len(samples),
-            "ms_p20": ms[0], "ms_p50": ms[1], "ms_p80": ms[2],
-        })  # fmt: skip
+        row = here | {"kind": kind, "name": name, "mode": mode, "repeats": len(samples)}
+        row["chosen"] = "yes" if name == chosen else ""
+        made.append(row | results.percentiles("ms", [sample["both"] for sample in samples]))
     fastest = min((row["ms_p50"] for row in made), default=0)
     return [row | {"over_fastest": row["ms_p50"] / fastest} for row in made]
 
@@ -209,14 +212,13 @@ def report(rows: list[dict]) -> str:
     """A line for each problem, the fastest first, and the choices that are not the fastest."""
     problems = {}
     for row in rows:
-        key = Problem(*(row[key] for key in ("kind", "op", "rows", "n", "dtype", "group_size",
-                                             "mode")))  # fmt: skip
-        problems.setdefault(key, []).append(row)
+        problem = Problem(*(row[field.name] for field in fields(Problem)))
+        problems.setdefault(problem, []).append(row)
     lines, wrong = [], []
     for problem in sorted(problems, key=lambda found: [str(x).zfill(9) for x in astuple(found)]):
         found = sorted(problems[problem], key=lambda row: row["ms_p50"])
-        times = (f"{row['name']}{' (chosen)' if row['chosen'] else ''} {row['ms_p50']:.4g} ms"
-                 for row in found)  # fmt: skip
+        names = [f"{row['name']}{' (chosen)' if row['chosen'] else ''}" for row in found]
+        times = [f"{name} {row['ms_p50']:.4g} ms" for name, row in zip(names, found, strict=True)]
         lines.append(f"{problem}: {', '.join(times)}")
         lost = next((row["over_fastest"] for row in found if row["chosen"]), 1)
         if lost > 1.05:

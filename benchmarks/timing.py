@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.implementations import Implementation
 
-PHASES = ("forward", "backward", "both")
 UNROLLED = 20  # steps in a graph, at most
 _GRAPH_MS = 4.0  # of steps in a graph are enough: then a replay's own time is a thousandth
 _WAIT_CYCLES = 1_000_000  # about 0.5 ms of the GPU's clock, so that a long graph is queued too
@@ -69,22 +69,38 @@ def interleave(contenders: list[Contender], rounds: int) -> dict[tuple, list[dic
     return samples
 
 
+class Clock:
+    """Marks in time, in ms: the host's clock, on a GPU its events."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+
+    def start(self) -> None:
+        self._wait()
+        self._marks = []
+        self.mark()
+
+    def mark(self) -> None:
+        if not self._cuda:
+            self._marks.append(1e3 * time.perf_counter())
+            return
+        self._marks.append(torch.cuda.Event(enable_timing=True))
+        self._marks[-1].record()
+
+    def stop(self) -> list[float]:
+        self.mark()
+        self._wait()
+        first = self._marks[0]
+        return [first.elapsed_time(each) if self._cuda else each - first for each in self._marks]
+
+    def _wait(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize()
+
+
 def cpu_contender(implementation: Implementation, student: Tensor, teacher: Tensor) -> Contender:
-    def sample():
-        start = time.perf_counter()
-        loss = implementation.forward(student, teacher)
-        middle = time.perf_counter()
-        implementation.gradient(loss, student)
-        end = time.perf_counter()
-        return _phases(implementation, 1e3 * (middle - start), 1e3 * (end - middle))
-
+    sample = partial(_eager, implementation, student, teacher)
     return Contender(implementation.name, "eager", "", sample)
-
-
-def _phases(implementation: Implementation, forward: float, backward: float) -> dict[str, float]:
-    if not implementation.differentiable:
-        return {"both": forward}
-    return {"forward": forward, "backward": backward, "both": forward + backward}
 
 
 def cuda_contenders(
@@ -104,12 +120,10 @@ def cuda_contenders(
         flush.zero_()
         step()
 
-    def eager(prepare):
-        return lambda: _eager(implementation, student, teacher, prepare)
-
-    contenders = [Contender(name, "eager", "warm", eager(step))]
+    eager = partial(_eager, implementation, student, teacher)
+    contenders = [Contender(name, "eager", "warm", partial(eager, step))]
     if flush is not None:
-        contenders.append(Contender(name, "eager", "cold", eager(flush.zero_)))
+        contenders.append(Contender(name, "eager", "cold", partial(eager, flush.zero_)))
     if implementation.no_graph:
         return contenders, implementation.no_graph
     try:
@@ -125,17 +139,17 @@ def cuda_contenders(
     return contenders, ""
 
 
-def _eager(implementation, student, teacher, prepare) -> dict[str, float]:
+def _eager(implementation, student, teacher, prepare=lambda: None) -> dict[str, float]:
+    clock = Clock(student.device)
     prepare()
-    torch.cuda.synchronize()
-    start, middle, end = (torch.cuda.Event(enable_timing=True) for _ in PHASES)
-    start.record()
+    clock.start()
     loss = implementation.forward(student, teacher)
-    middle.record()
+    clock.mark()
     implementation.gradient(loss, student)
-    end.record()
-    end.synchronize()
-    return _phases(implementation, start.elapsed_time(middle), middle.elapsed_time(end))
+    _, middle, end = clock.stop()
+    if not implementation.differentiable:
+        return {"both": middle}
+    return {"forward": middle, "backward": end - middle, "both": end}
 
 
 def graphed(step: Callable[[], object]) -> Callable[[], float]:

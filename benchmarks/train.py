@@ -10,21 +10,24 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks import results, timing
+from benchmarks import flags, report, results, timing
 from benchmarks.environment import environment
 from liftplace.common.errors import UsageError
 
 COLUMNS = (
-    "date", "device", "driver", "torch", "triton", "commit", "threads", "student", "parameters",
-    "share", "loss", "train_batch_size", "precision", "mode", "data", "repeats", "steps_a_repeat",
-    "ms_p20", "ms_p50", "ms_p80", "steps_per_second", "ratio_p20", "ratio_p50", "ratio_p80",
-)  # fmt: skip
+    *results.WHERE,
+    *"student parameters share loss train_batch_size precision mode data repeats".split(),
+    *"steps_a_repeat ms_p20 ms_p50 ms_p80 steps_per_second".split(),
+    *"ratio_p20 ratio_p50 ratio_p80".split(),
+)
+TEACHER = Path(__file__).parents[1] / "liftplace" / "demo" / "teacher"
 _RUN = ("device", "threads", "student", "loss", "train_batch_size", "precision", "mode", "data")
 # Channels, and norm groups.
 STUDENTS = {"2.9 %": ((12, 8, 8), 4), "31 %": ((32, 32, 32), 8)}
@@ -39,6 +42,18 @@ BASELINE = ("eager", "loader")
 FOREVER = 10**9  # steps: no run ends while it is timed
 
 
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    flags.timed(parser, repeats=20)
+    flags.threads(parser)
+    add, modes = parser.add_argument, "beside eager (default: all; cpu: none)"
+    add("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
+    add("--modes", nargs="+", choices=MODES, default=None, help=modes)
+    add("--loss", choices=("none", "mse", "lift", "place"), default="place")
+    add("--precision", choices=("no", "bf16"), default="no")
+    add("--train_batch_size", type=flags.count, default=16)
+    add("--steps", type=flags.count, default=20, help="of a timed round")
+
+
 def main(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("diffusers") is None:
         raise UsageError('the trainer needs more packages: run `pip install "liftplace[demo]"`')
@@ -47,10 +62,8 @@ def main(options: argparse.Namespace) -> int:
     path = options.out / f"train_{options.device}.csv"
     for student in options.students:
         rows, skipped = measure(student, where, options)
-        results.replace(path, COLUMNS, _RUN, rows)
-        print(table(rows) + "\n")
-        print("".join(f"not measured: {name}: {why}\n" for name, why in skipped.items()))
-    print(f"{where['device']}, torch {where['torch']}, commit {where['commit']}: {path}")
+        results.keep(path, COLUMNS, _RUN, rows, skipped)
+    print(f"{report.training(options.out, options.device)}\n{results.origin(where, path)}")
     return 0
 
 
@@ -67,17 +80,17 @@ def measure(student: str, where: dict[str, str], options) -> tuple[list[dict], d
             except (RuntimeError, ValueError, TorchDynamoException) as error:
                 if (mode, data) == BASELINE:
                     raise
-                skipped[f"{student}, {mode}, {data}"] = f"{type(error).__name__}: {_line(error)}"
+                skipped[f"{student}, {mode}, {data}"] = results.reason(error)
                 continue
             contenders.append(timing.Contender(mode, data, "", sample))
     print(f"{student}: time", file=sys.stderr)
     samples = timing.interleave(contenders, options.repeats)
     baseline = _ms(samples[*BASELINE, ""])
-    shared = {**where, **_model(student, runs[BASELINE]), "loss": options.loss,
-              "train_batch_size": options.train_batch_size, "precision": options.precision,
-              "steps_a_repeat": options.steps}  # fmt: skip
+    shared = where | _model(student, runs[BASELINE]) | {"steps_a_repeat": options.steps}
+    shared |= {name: getattr(options, name) for name in ("loss", "train_batch_size", "precision")}
     return [
-        _row(shared, mode, data, _ms(found), baseline) for (mode, data, _), found in samples.items()
+        _row(shared, mode, data, _ms(of_run), baseline)
+        for (mode, data, _), of_run in samples.items()
     ], skipped
 
 
@@ -95,7 +108,6 @@ def make_run(student: str, mode: str, data: str, options) -> SimpleNamespace:
     from liftplace.data import load_dataset
     from liftplace.data.batches import noisy_batches
     from liftplace.data.encoder import Encoder
-    from liftplace.demo.experiment import TEACHER
     from liftplace.models.loading import load_model
     from liftplace.models.shrink import shrink
     from liftplace.train.hooked_model import Teacher
@@ -104,30 +116,28 @@ def make_run(student: str, mode: str, data: str, options) -> SimpleNamespace:
     from liftplace.train.run_config import RunConfig
     from liftplace.train.trainer import ModelTrainer, TrainerSpec
 
-    config = RunConfig(
-        train_batch_size=options.train_batch_size, max_train_steps=FOREVER, use_ema=True,
-        mixed_precision=options.precision, dataset_on_device=DATA[data], **MODES[mode],
-    )  # fmt: skip
+    settings = {"train_batch_size": options.train_batch_size, "dataset_on_device": DATA[data]}
+    settings |= {"mixed_precision": options.precision, "max_train_steps": FOREVER}
+    config = RunConfig(use_ema=True, **settings, **MODES[mode])
+    precision, on_cpu = config.mixed_precision, options.device == "cpu"
     accelerator = Accelerator(
-        cpu=options.device == "cpu", mixed_precision=config.mixed_precision,
-        step_scheduler_with_optimizer=False,
-    )  # fmt: skip
+        cpu=on_cpu, mixed_precision=precision, step_scheduler_with_optimizer=False
+    )
     loaded = load_model(TEACHER)
     channels, groups = STUDENTS[student]
     made = shrink(loaded.model.config, channels, norm_num_groups=groups)
-    learner = ModelTrainer(TrainerSpec(made, Objective(options.loss), config), accelerator)
-    teacher = Teacher(
-        loaded.model, accelerator.device, config.mixed_precision, (), config.compile,
-        config.cuda_graphs,
-    )  # fmt: skip
+    trainer = ModelTrainer(TrainerSpec(made, Objective(options.loss), config), accelerator)
+    faster = config.compile, config.cuda_graphs
+    teacher = Teacher(loaded.model, accelerator.device, precision, (), *faster)
     dataset = load_dataset("digits", resolution=loaded.model.config.sample_size)
     encoder = Encoder(loaded).to(accelerator.device)
     batches = noisy_batches(dataset, encoder, loaded.process(), config, accelerator, 0)
     numbers = iter(range(1, FOREVER))
-    return SimpleNamespace(
-        learner=learner, teacher=loaded.model, config=config,
-        step=lambda: train_step([learner], batches, teacher, config, next(numbers)),
-    )  # fmt: skip
+
+    def step():
+        return train_step([trainer], batches, teacher, config, next(numbers))
+
+    return SimpleNamespace(trainer=trainer, teacher=loaded.model, step=step)
 
 
 def _sampler(step: Callable[[], object], options) -> Callable[[], dict[str, float]]:
@@ -146,11 +156,9 @@ def _sampler(step: Callable[[], object], options) -> Callable[[], dict[str, floa
 
 
 def _model(student: str, run: SimpleNamespace) -> dict:
-    ours, theirs = (
-        sum(weight.numel() for weight in model.parameters())
-        for model in (run.learner.model, run.teacher)
-    )
-    return {"student": student, "parameters": ours, "share": ours / theirs}
+    models = (run.trainer.model, run.teacher)
+    own, teachers = (sum(weight.numel() for weight in model.parameters()) for model in models)
+    return {"student": student, "parameters": own, "share": own / teachers}
 
 
 def _ms(samples: list[dict[str, float]]) -> np.ndarray:
@@ -159,27 +167,6 @@ def _ms(samples: list[dict[str, float]]) -> np.ndarray:
 
 def _row(shared: dict, mode: str, data: str, ms: np.ndarray, baseline: np.ndarray) -> dict:
     """ratio: the time of the eager step with a loader over this one's, by round."""
-    row = shared | {"mode": mode, "data": data, "repeats": len(ms)}
-    row |= dict(zip(("ms_p20", "ms_p50", "ms_p80"), np.percentile(ms, (20, 50, 80)), strict=True))
+    row = shared | {"mode": mode, "data": data, "repeats": len(ms)} | results.percentiles("ms", ms)
     row["steps_per_second"] = 1e3 / row["ms_p50"]
-    ratios = np.percentile(baseline / ms, (20, 50, 80))
-    return row | dict(zip(("ratio_p20", "ratio_p50", "ratio_p80"), ratios, strict=True))
-
-
-def table(rows: list[dict]) -> str:
-    first = rows[0]
-    lines = [("mode", "data", "ms a step (p20-p80)", "steps/s", "x eager with a loader (p20-p80)")]
-    for row in rows:
-        lines.append((
-            row["mode"], row["data"],
-            f"{row['ms_p50']:.2f} ({row['ms_p20']:.2f}-{row['ms_p80']:.2f})",
-            f"{row['steps_per_second']:.1f}",
-            f"{row['ratio_p50']:.2f} ({row['ratio_p20']:.2f}-{row['ratio_p80']:.2f})",
-        ))  # fmt: skip
-    title = f"student of {first['parameters']:,} parameters ({first['share']:.1%} of the teacher)"
-    return (f"{title}, {first['loss']}, batch {first['train_batch_size']}, "
-            f"precision {first['precision']}\n{results.columns(lines)}")  # fmt: skip
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
+    return row | results.percentiles("ratio", baseline / ms)

@@ -30,8 +30,8 @@ def styles_of(names: Iterable[str]) -> dict[str, dict]:
     """The look of each line: a method's is the same in all figures, a variant's that of a method
     which is not drawn, of the baselines none, because a panel may leave them out."""
     names = list(names)
-    free = (number for number, name in enumerate(ORDER)
-            if name not in names and name not in BASELINES)  # fmt: skip
+    taken = {*names, *BASELINES}
+    free = (number for number, name in enumerate(ORDER) if name not in taken)
     others = itertools.chain(free, itertools.count(len(ORDER)))
     styles = {}
     for name in names:
@@ -70,8 +70,8 @@ def draw_points(
                 axes.plot(place, each.value, ms=5, **styles[name] | HOLLOW)
                 shown["some seeds diverged, mean of the rest"] = SOME_LOST
             if each.low is not None:
-                axes.plot([place, place], [each.low, each.high], linewidth=1.3, color=color,
-                          gid=INTERVAL, zorder=1.9)  # fmt: skip
+                bar = {"linewidth": 1.3, "color": color, "gid": INTERVAL, "zorder": 1.9}
+                axes.plot([place, place], [each.low, each.high], **bar)
         for place, group in placed:
             if reading.diverged(group) == len(group):
                 top = axes.get_xaxis_transform()
@@ -88,8 +88,8 @@ def fit_y(*panels: Axes, logarithmic: bool | None = None) -> None:
     Args:
         logarithmic: by default where the values are positive and differ much.
     """
-    values, ends, references = (_heights(panels, *kinds) for kinds in (
-        (VALUE,), (VALUE, INTERVAL), (REFERENCE,)))  # fmt: skip
+    values, references = _heights(panels, VALUE), _heights(panels, REFERENCE)
+    ends = _heights(panels, VALUE, INTERVAL)
     logarithmic = suits_log(values) if logarithmic is None else logarithmic
     hidden = references[references <= 0] if logarithmic else references[:0]
     values, ends = (np.concatenate([each, references]) for each in (values, ends))
@@ -139,8 +139,8 @@ def log_x(axes: Axes, places: Sequence[float], labels: Sequence[str]) -> None:
 
 def note(axes: Axes, text: str) -> None:
     """A remark in the panel, where it covers least."""
-    axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=9, va="bottom",
-              bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+    axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=9, va="bottom", bbox=box)
 
 
 def ratio_axis(axes: Axes) -> None:

@@ -1,33 +1,26 @@
 """The figures of studies: one picture or more for each, from its rows alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from matplotlib.axes import Axes
 
-from benchmarks.study import reading, regime, samples, sweeps
-from benchmarks.study.charts import (
-    FD,
-    FLOOR,
-    KID,
-    RATIO,
-    REFERENCE,
-    TEACHER,
-    VALUE,
-    draw_points,
-    draw_references,
-    fit_y,
-    log_x,
-    ratio_axis,
-    styles_of,
-)  # fmt: skip
+from benchmarks.study import charts, reading, samples, sweeps
 from benchmarks.study.reading import Results, Row
 from benchmarks.study.statistics import Estimate
-from liftplace.plots.axes import WIDTH, dress, finish, panels, set_log, short
+from benchmarks.study.tables import BOTH_SAMPLERS
+from liftplace.plots.axes import WIDTH, dress, finish, set_log, short
 from liftplace.plots.images import new_figure
 
 Draw = Callable[[Path], None]
+PANELS = {  # of a study: what its panels and their x axes are
+    "initialisation": ("student", "initialisation"),
+    "normalisation": ("teacher", "student"),
+    "sampler": ("teacher", "student"),
+    "teacher_size": ("student", "teacher"),
+}
 SIZE = "student's share of the teacher's parameters"
 
 
@@ -60,128 +53,68 @@ def _kinds(study: Results, rows: list[Row], title: str) -> dict[str, Draw]:
     seeds = reading.seeds_of(compared, study.axes)
     head = f"{title}; {seeds}" if title else seeds
     drawn = "" if seeds == "1 seed" else ": mean and 95 % interval"
-    given = {"rows": compared, "title": head + drawn}
+    draw = {"rows": compared, "title": head + drawn}
     if study.kind == "capacity":
-        kinds[""] = partial(save_capacity, **given)
-        if _has_ratios(compared, study.axes):
-            kinds["_ratio"] = partial(save_capacity_ratio, **given)
-    elif study.kind == "teacher_size":
-        kinds[""] = partial(save_teacher_size, **given)
-    elif study.kind == "initialisation":
-        kinds[""] = partial(save_panels, **given, across="student", along="initialisation")
-    elif study.kind in ("normalisation", "sampler"):
-        kinds[""] = partial(save_panels, **given, across="teacher", along="student")
+        kinds[""] = partial(sweeps.save_with_ratio, **draw, x="share", label=SIZE)
+    elif study.kind == "long":
+        kinds[""] = partial(sweeps.save_with_ratio, **draw, x="step", label="training steps")
+    elif study.kind in PANELS:
+        across, along = PANELS[study.kind]
+        kinds[""] = partial(save_panels, **draw, across=across, along=along)
     elif study.kind == "stability":
         kinds[""] = partial(sweeps.save_stability, rows=compared, title=head)
         if drift := sweeps.drift(compared, study.timesteps):
             kinds["_timesteps"] = partial(sweeps.save_drift, drift)
-    elif regime.is_regime(study):
-        kinds[""] = partial(save_dots, **given, panels=regime.panels(), label=regime.label)
-    elif study.kind == "long":
-        kinds[""] = partial(sweeps.save_long, **given)
+    elif study.is_regime:
+        panels = {each.key: each.name.replace(", ", ",\n", 1) for each in BOTH_SAMPLERS[:2]}
+        kinds[""] = partial(save_dots, **draw, panels=panels, label=student_and_name)
     else:
-        kinds[""] = partial(save_dots, **given)
-    if sheet := samples.sheet(compared, study.axes, study.files):
-        kinds["_samples"] = partial(samples.save_sheet, sheet, title=title)
+        kinds[""] = partial(save_dots, **draw)
+    if strips := samples.shown(compared, study.axes, study.files):
+        kinds["_samples"] = partial(samples.save, strips, title=title)
     return kinds
-
-
-def _has_ratios(rows: list[Row], axes: tuple[str, ...]) -> bool:
-    """Whether any method stands beside output KD."""
-    ratio = reading.ratio_to(rows, axes)
-    others = [row for row in rows if reading.name_of(row) != reading.BASELINES[0]]
-    return any(ratio([row]) for row in others)
-
-
-def save_capacity(path: Path, *, rows: list[Row], title: str) -> None:
-    """FD and KID over the student's size."""
-    figure = new_figure(WIDTH, 8.0)
-    grid = figure.subplots(2, 1)
-    _sizes(grid[0], rows)
-    styles = draw_points(grid[0], rows, "share", reading.distance_of, dodge=0.03)
-    references = draw_references(grid[0], rows, "fd")
-    fit_y(grid[0], logarithmic=True)
-    dress(grid[0], title, SIZE, FD)
-    _sizes(grid[1], rows)
-    draw_points(grid[1], rows, "share", reading.kernel_distance_of, dodge=0.03)
-    draw_references(grid[1], rows, "kid")
-    fit_y(grid[1])
-    dress(grid[1], "", SIZE, KID)
-    finish(figure, styles | references, path)
-
-
-def save_capacity_ratio(path: Path, *, rows: list[Row], title: str) -> None:
-    """FD relative to output KD over the student's size."""
-    figure, (axes,) = panels(1)
-    figure.set_figheight(4.4)
-    _sizes(axes, rows)
-    ratio = reading.ratio_to(rows, ("share",))
-    others = [row for row in rows if reading.name_of(row) != reading.BASELINES[0]]
-    styles = draw_points(axes, others, "share", ratio, dodge=0.03)
-    ratio_axis(axes)
-    dress(axes, title, SIZE, RATIO)
-    finish(figure, styles, path)
-
-
-def _sizes(axes: Axes, rows: list[Row]) -> None:
-    names = {row["share"]: row["student"] for row in sorted(rows, key=lambda row: row["share"])}
-    log_x(axes, list(names), list(names.values()))
-
-
-def save_teacher_size(path: Path, *, rows: list[Row], title: str) -> None:
-    """FD of one student under teachers of several sizes, and the teachers' own."""
-    figure, (axes,) = panels(1)
-    figure.set_figheight(4.4)
-    rows = [row | {"of_teacher": row["parameters"] / row["share"]} for row in rows]
-    teachers = reading.by(sorted(rows, key=lambda row: row["of_teacher"]), "teacher")
-    sizes = {name: group[0]["of_teacher"] for name, group in teachers.items()}
-    rows = [row | {"of_teacher": sizes[row["teacher"]]} for row in rows]  # free of rounding
-    log_x(axes, list(sizes.values()), list(teachers))
-    styles = draw_points(axes, rows, "of_teacher", reading.distance_of, dodge=0.025)
-    own = [group[0]["fd_teacher"] for group in teachers.values()]
-    axes.plot(sizes.values(), own, gid=VALUE, marker="s", ms=4, **TEACHER)
-    axes.axhline(rows[0]["fd_floor"], gid=REFERENCE, **FLOOR)
-    fit_y(axes, logarithmic=True)
-    dress(axes, title, "teacher, by its number of parameters", FD)
-    own_style = {"the teacher itself": TEACHER | {"marker": "s", "ms": 4}, "real / real": FLOOR}
-    finish(figure, styles | own_style, path)
 
 
 def save_panels(path: Path, *, rows: list[Row], title: str, across: str, along: str) -> None:
     """FD over one label, a point a method, a panel a value of another label, all with one scale."""
     groups = reading.by(rows, across)
-    heads = reading.told_apart(across, groups)
-    marks = reading.told_apart(along, reading.by(rows, along))
+    heads = reading.short_labels(across, groups)
+    marks = reading.short_labels(along, reading.by(rows, along))
     places = {value: place for place, value in enumerate(marks)}
     figure = new_figure(WIDTH, 4.6)
     grid = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     styles = {}
     for axes, (value, group) in zip(grid, groups.items(), strict=True):
         placed = [row | {"place": places[row[along]]} for row in group]
-        styles |= draw_points(axes, placed, "place", reading.distance_of, dodge=0.09)
+        styles |= charts.draw_points(axes, placed, "place", reading.estimate, dodge=0.09)
         axes.set_xticks(range(len(marks)), list(marks.values()))
         axes.set_xlim(-0.5, len(marks) - 0.5)
         for mark, at in reading.by(group, along).items():
             reach = (places[mark] / len(marks), (places[mark] + 1) / len(marks))
-            references = draw_references(axes, at, "fd", reach)
-        dress(axes, f"{across} {heads[value]}", along, FD)
+            references = charts.draw_references(axes, at, "fd", reach)
+        dress(axes, f"{across} {heads[value]}", along, charts.FD)
         axes.label_outer()
-    fit_y(*grid, logarithmic=True)
+    charts.fit_y(*grid, logarithmic=True)
     figure.supxlabel(title, fontsize=9)
     finish(figure, styles | references, path)
 
 
-_PANELS = (("fd", reading.distance_of, FD), ("kid", reading.kernel_distance_of, KID))
+def student_and_name(row: Row) -> str:
+    return f"{row['student']}: {reading.name_of(row)}"
 
 
 def save_dots(
-    path: Path, *, rows: list[Row], title: str, panels=_PANELS,
+    path: Path,
+    *,
+    rows: list[Row],
+    title: str,
+    panels: Mapping[str, str] = MappingProxyType({"fd": charts.FD, "kid": charts.KID}),
     label: Callable[[Row], str] = reading.name_of,
-) -> None:  # fmt: skip
+) -> None:
     """Two scores of every variant, one under the other, every seed a small dot.
 
     Args:
-        panels: of each score its column, its mean over seeds, and what it is called.
+        panels: what each score is called, by its column.
         label: of a row's variant.
     """
     names = list(dict.fromkeys(map(label, rows)))
@@ -189,12 +122,15 @@ def save_dots(
     figure = new_figure(WIDTH, 1.3 + 0.3 * len(names))
     grid = figure.subplots(1, 2, sharey=True)
     marks = [name for name in ("output KD", reading.DEFAULT) if name in names]
-    for axes, (key, estimate, called) in zip(grid, panels, strict=True):
+    for axes, (key, called) in zip(grid, panels.items(), strict=True):
+        estimate = partial(reading.estimate, key=key)
         for place, group in enumerate(groups):
-            _draw_dot(axes, place, reading.scores(group, key).values(), estimate(group))
+            _draw_dot(axes, place, reading.measured(group, key).values(), estimate(group))
             if lost := reading.diverged(group):
-                axes.text(0.99, place, f"{lost} of {len(group)} diverged", ha="right", va="center",
-                          transform=axes.get_yaxis_transform(), fontsize=9)  # fmt: skip
+                text, at_right = f"{lost} of {len(group)} diverged", axes.get_yaxis_transform()
+                axes.text(
+                    0.99, place, text, ha="right", va="center", transform=at_right, fontsize=9
+                )
         for name in marks:
             if each := estimate(groups[names.index(name)]):
                 axes.axvline(each.value, zorder=0, **_line_of(name))
@@ -210,7 +146,7 @@ _DOT = {"color": "black", "marker": "o", "ms": 5, "linestyle": "none"}
 
 
 def _line_of(name: str) -> dict:
-    style = next(iter(styles_of([name]).values()))
+    style = next(iter(charts.styles_of([name]).values()))
     return {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 1.4}
 
 

@@ -62,9 +62,9 @@ class Cell:
     @property
     def batches(self) -> str:
         """Cells with the same see the same images, noise and teacher, and can train together."""
-        theirs = ("pretrained_teacher_name_or_path", "teacher_sha256", "dataset_name",
-                  "train_data_dir", "seed", "train_batch_size")  # fmt: skip
-        return digest([*(self.settings.get(name) for name in theirs), self.stages])
+        names = "pretrained_teacher_name_or_path teacher_sha256 dataset_name train_data_dir"
+        names = [*names.split(), "seed", "train_batch_size"]
+        return digest([*(self.settings.get(name) for name in names), self.stages])
 
 
 # Of every cell, so that scores of all studies compare, but for steps that a cell's settings name.
@@ -157,12 +157,9 @@ class Study:
             ]
         return list({cell.hash: cell for cell in wanted if cell.hash not in done}.values())
 
-    def _cell(
-        self, name: str, phase: str, labels: Mapping[str, str], settings: Settings, rate: float,
-        seed: int,
-    ) -> Cell:  # fmt: skip
-        given = {**settings, "learning_rate": rate, "seed": seed}
-        return Cell(name, phase, labels, given, self.stages, self.corrected)
+    def _cell(self, name, phase, labels, settings, rate: float, seed: int) -> Cell:
+        settings = {**settings, "learning_rate": rate, "seed": seed}
+        return Cell(name, phase, labels, settings, self.stages, self.corrected)
 
     def cell_of(self, row: Mapping[str, str]) -> Cell:
         """The cell that a row is of.

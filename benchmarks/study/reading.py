@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import results
 from benchmarks.study.grid import LABELS
-from benchmarks.study.rows import StudyFiles
+from benchmarks.study.rows import COLUMNS, TEXTS, TIMESTEP_COLUMNS, StudyFiles
 from benchmarks.study.statistics import Estimate, geometric_mean, mean, paired_ratio
 from benchmarks.study.studies import METHODS, PREFIXES, STUDIES
 
@@ -29,13 +30,7 @@ AXES = {  # what a study varies beside the method and its variant
     "regime_others": ("teacher", "student"),
     "regime_rates": ("learning_rate",),
 }
-_WHOLE = ("seed", "step")
-_REAL = ("learning_rate", "fd", "fd_floor", "fd_teacher", "kid", "kid_floor", "kid_teacher",
-         "pixel_error", "mean_error", "fd_leading", "fd_teacher_leading", "kid_leading",
-         "kid_teacher_leading", "pixel_error_leading", "mean_error_leading", "fd_corrected_own",
-         "fd_corrected_teacher", "task_error", "teacher_error", "spikes", "weight", "coarse_share",
-         "fine_share", "parameters", "share", "timestep", "power", "total", "coarse", "fine",
-         "slope", "intercept")  # fmt: skip
+_NUMBERS = {*COLUMNS, *TIMESTEP_COLUMNS} - {*TEXTS, "settings"}
 _FILE = re.compile(r"study_(\w+)_(cpu|cuda)\.csv")
 
 Row = dict
@@ -51,7 +46,8 @@ class Results:
         rows: one a cell and step, with columns beside those of the file: "coarse_error" and
             "fine_error", what of the error to the teacher, over all timesteps, a linear fit takes
             away and what it leaves, and "coarse_of_error", the share of the first in both; with
-            "noisy_" before them the same of the noisier half of the timesteps.
+            "noisy_" before them the same of the noisier half of the timesteps; "quiet_error" is the
+            whole error at the other half.
         timesteps: one a cell, step and timestep.
     """
 
@@ -66,6 +62,11 @@ class Results:
         """The study that it is, whatever the data."""
         prefix = next(filter(self.name.startswith, PREFIXES), "")
         return self.name.removeprefix(prefix)
+
+    @property
+    def is_regime(self) -> bool:
+        """Whether every student is scored under both samplers."""
+        return self.kind.startswith("regime")
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -88,54 +89,63 @@ def load(folder: Path, name: str, device: str) -> Results:
         row |= _parts_of_error(measured.get((row["hash"], row["step"]), []))
     if name in STUDIES:
         levels = [list(level) for level in STUDIES[name].levels()]
-        rows.sort(key=lambda row: [
-            level.index(row[label]) if row[label] in level else len(level)
-            for label, level in zip(LABELS, levels, strict=True)
-        ])  # fmt: skip
+
+        def places(row: Row) -> list[int]:
+            labels = zip((row[label] for label in LABELS), levels, strict=True)
+            return [level.index(each) if each in level else len(level) for each, level in labels]
+
+        rows.sort(key=places)
     return Results(name, device, files, rows, timesteps)
 
 
 def _parts_of_error(timesteps: list[Row]) -> dict[str, float]:
     half = max((row["timestep"] for row in timesteps), default=0) / 2
     noisy = [row for row in timesteps if row["timestep"] > half]
-    return _parts("", timesteps) | _parts("noisy_", noisy)
+    quiet = [row["total"] for row in timesteps if row["timestep"] <= half]
+    quiet_error = math.fsum(quiet) if quiet else math.nan
+    return _parts("", timesteps) | _parts("noisy_", noisy) | {"quiet_error": quiet_error}
 
 
 def _parts(prefix: str, timesteps: list[Row]) -> dict[str, float]:
-    names = (f"{prefix}coarse_error", f"{prefix}fine_error", f"{prefix}coarse_of_error")
-    if not timesteps:
-        return dict.fromkeys(names, math.nan)
-    total, coarse = (math.fsum(row[key] for row in timesteps) for key in ("total", "coarse"))
-    share = coarse / total if total else math.nan
-    return dict(zip(names, (coarse, total - coarse, share), strict=True))
+    coarse = fine = share = math.nan
+    if timesteps:
+        total, coarse = (math.fsum(row[key] for row in timesteps) for key in ("total", "coarse"))
+        fine, share = total - coarse, coarse / total if total else math.nan
+    parts = {"coarse_error": coarse, "fine_error": fine, "coarse_of_error": share}
+    return {prefix + name: value for name, value in parts.items()}
 
 
 def _read(path: Path) -> list[Row]:
     """Rows with numbers for what is one; what was not measured is not a number."""
-    blank = dict.fromkeys(_REAL, math.nan)  # a file may be older than a column
-    return [blank | {key: _number(key, value) for key, value in row.items()}
-            for row in results.load(path)]  # fmt: skip
+    blank = dict.fromkeys(_NUMBERS, math.nan)  # a file may be older than a column
+    return [
+        blank | {key: _number(key, value) for key, value in row.items()}
+        for row in results.load(path)
+    ]
 
 
 def _number(key: str, value: str):
-    if key in _WHOLE:
+    if key in ("seed", "step"):
         return int(value)
-    if key in _REAL:
+    if key in _NUMBERS:
         return float(value) if value else math.nan
     return value
 
 
-def by(rows: Iterable[Row], key: str) -> dict:
-    """The rows by a column, in the order of first appearance."""
-    return {key: group for (key,), group in by_all(rows, (key,)).items()}
-
-
-def by_all(rows: Iterable[Row], keys: Sequence[str]) -> dict[tuple, list[Row]]:
-    """The rows by several columns, none or more, in the order of first appearance."""
-    found: dict[tuple, list[Row]] = {}
+def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict:
+    """The rows by what `key` makes of each, in the order of first appearance."""
+    groups: dict = {}
     for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return found
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def by(rows: Iterable[Row], column: str) -> dict:
+    return grouped(rows, lambda row: row[column])
+
+
+def by_all(rows: Iterable[Row], columns: Sequence[str]) -> dict[tuple, list[Row]]:
+    return grouped(rows, lambda row: tuple(row[name] for name in columns))
 
 
 def parts(study: Results) -> list[tuple[str, list[Row]]]:
@@ -145,9 +155,11 @@ def parts(study: Results) -> list[tuple[str, list[Row]]]:
     """
     fixed = [key for key in LABELS[:3] if key not in study.axes]
     groups = by_all(study.rows, fixed)
-    told = [place for place in range(len(fixed)) if len({key[place] for key in groups}) > 1]
-    return [(", ".join(f"{fixed[place]} {key[place]}" for place in told), rows)
-            for key, rows in groups.items()]  # fmt: skip
+    varied = [place for place in range(len(fixed)) if len({key[place] for key in groups}) > 1]
+    return [
+        (", ".join(f"{fixed[place]} {key[place]}" for place in varied), rows)
+        for key, rows in groups.items()
+    ]
 
 
 def name_of(row: Row) -> str:
@@ -161,11 +173,9 @@ def name_of(row: Row) -> str:
 
 def lines(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """The rows by name, methods in their usual order and the rest in order of appearance."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(name_of(row), []).append(row)
-    usual = [name for name in ORDER if name in found]
-    return {name: found[name] for name in [*usual, *(each for each in found if each not in usual)]}
+    groups = grouped(rows, name_of)
+    names = [*(name for name in ORDER if name in groups), *groups]
+    return {name: groups[name] for name in names}
 
 
 def compared(rows: Sequence[Row], axes: Sequence[str]) -> list[Row]:
@@ -210,7 +220,7 @@ def _at_own_rate(group: list[Row]) -> list[Row]:
 
 
 def _rank(rows: list[Row]) -> tuple:
-    distance = distance_of(rows)
+    distance = estimate(rows)
     return -len(rows), diverged(rows), distance.value if distance else math.inf
 
 
@@ -219,45 +229,21 @@ def diverged(rows: Iterable[Row]) -> int:
     return sum(row["status"] != "ok" for row in rows)
 
 
-def scores(rows: Iterable[Row], key: str = "fd") -> dict[int, float]:
-    """A score by seed, of those that did not diverge."""
-    return {row["seed"]: row[key] for row in rows if row["status"] == "ok"}
-
-
-def distance_of(rows: Iterable[Row]) -> Estimate | None:
-    """The geometric mean of FD over the seeds that did not diverge."""
-    return geometric_mean(scores(rows).values())
-
-
-def kernel_distance_of(rows: Iterable[Row]) -> Estimate | None:
-    """The mean of KID, which may be negative, over the seeds that did not diverge."""
-    return mean(scores(rows, "kid").values())
-
-
-def pixel_error_of(rows: Iterable[Row]) -> Estimate | None:
-    """The mean of the distance to the teacher's samples from the same noise."""
-    return mean(scores(rows, "pixel_error").values())
-
-
-def coarse_of_error(rows: Iterable[Row]) -> Estimate | None:
-    """The mean of the coarse share of the error, over the seeds of which it was measured."""
-    return mean(measured(rows, "coarse_of_error").values())
-
-
-def measured(rows: Iterable[Row], key: str) -> dict[int, float]:
+def measured(rows: Iterable[Row], key: str = "fd") -> dict[int, float]:
     """A score by seed, of those that did not diverge and have it."""
-    return {seed: value for seed, value in scores(rows, key).items() if not math.isnan(value)}
+    return {r["seed"]: r[key] for r in rows if r["status"] == "ok" and not math.isnan(r[key])}
+
+
+def estimate(rows: Iterable[Row], key: str = "fd") -> Estimate | None:
+    """A score over the seeds of `measured`: the geometric mean of a Frechet distance, the mean of
+    any other, which may be negative."""
+    average = geometric_mean if key.startswith("fd") else mean
+    return average(measured(rows, key).values())
 
 
 def ratio_of(rows: Iterable[Row], others: Iterable[Row], key: str = "fd") -> Estimate | None:
     """A score over that of others, paired by seed."""
     return paired_ratio(measured(rows, key), measured(others, key))
-
-
-def average(rows: Iterable[Row], key: str) -> float | None:
-    """The mean of a column where it was measured; None where it nowhere was."""
-    values = measured(rows, key).values()
-    return sum(values) / len(values) if values else None
 
 
 def median(rows: Iterable[Row], key: str) -> float | None:
@@ -290,12 +276,14 @@ def columns(rows: Sequence[Row], axes: Sequence[str]) -> dict[str, list[Row]]:
         order = {"student": -row["share"], "teacher": row["parameters"] / row["share"]}
         return [order.get(axis, row[axis]) for axis in axes if axis != "initialisation"]
 
-    told = [told_apart(axis, by(rows, axis)) for axis in axes]
-    return {", ".join(names[value] for names, value in zip(told, key, strict=True)): groups[key]
-            for key in sorted(groups, key=place)}  # fmt: skip
+    names = [short_labels(axis, by(rows, axis)) for axis in axes]
+    return {
+        ", ".join(of_axis[value] for of_axis, value in zip(names, key, strict=True)): groups[key]
+        for key in sorted(groups, key=place)
+    }
 
 
-def told_apart(axis: str, values: Iterable) -> dict:
+def short_labels(axis: str, values: Iterable) -> dict:
     """What to call each value of an axis: a label without the parts that all of them have."""
     if axis == "learning_rate":
         return {value: f"rate {value:g}" for value in values}
@@ -303,8 +291,10 @@ def told_apart(axis: str, values: Iterable) -> dict:
         return {value: f"{value:,} steps" for value in values}
     parts = {label: label.split(", ") for label in values}
     shared = set.intersection(*map(set, parts.values())) if len(parts) > 1 else set()
-    return {label: ", ".join(part for part in of_label if part not in shared)
-            for label, of_label in parts.items()}  # fmt: skip
+    return {
+        label: ", ".join(part for part in of_label if part not in shared)
+        for label, of_label in parts.items()
+    }
 
 
 def seeds_of(rows: Sequence[Row], axes: Sequence[str]) -> str:

@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import load, replace
+from benchmarks.study import sheet
 from benchmarks.study.grid import LABELS, Cell
 
+TEXTS = ("date", "device", "torch", "commit", "study", "phase", "hash", *LABELS, "status")
 COLUMNS = (
-    "date", "device", "torch", "commit", "study", "phase", "hash", *LABELS, "learning_rate",
-    "seed", "step", "status", "fd", "fd_floor", "fd_teacher", "kid", "kid_floor", "kid_teacher",
-    "pixel_error", "mean_error", "fd_leading", "fd_teacher_leading", "kid_leading",
-    "kid_teacher_leading", "pixel_error_leading", "mean_error_leading", "fd_corrected_own",
-    "fd_corrected_teacher", "task_error", "teacher_error", "spikes", "weight", "coarse_share",
-    "fine_share", "parameters", "share", "macs", "settings",
-)  # fmt: skip
-TIMESTEP_COLUMNS = (
-    "hash", "step", "timestep", "power", "total", "coarse", "fine", "slope", "intercept"
-)  # fmt: skip
+    *TEXTS[:-1],
+    *"learning_rate seed step status fd fd_floor fd_teacher kid kid_floor kid_teacher".split(),
+    *"pixel_error mean_error fd_leading fd_teacher_leading kid_leading".split(),
+    *"kid_teacher_leading pixel_error_leading mean_error_leading fd_corrected_own".split(),
+    *"fd_corrected_teacher task_error teacher_error spikes weight coarse_share".split(),
+    *"fine_share parameters share macs settings".split(),
+)
+TIMESTEP_COLUMNS = tuple("hash step timestep power total coarse fine slope intercept".split())
 
 
 class StudyFiles:
-    """The rows of one study: study_<name>_<device>.csv, ..._timesteps.csv, ..._samples/.
+    """The rows of one study, study_<name>_<device>.csv, and beside it ..._timesteps.csv and
+    ..._samples.png.
 
     Args:
         folder: of all results.
@@ -35,7 +36,7 @@ class StudyFiles:
         self.folder, self.device = folder, device
         self.rows_path = folder / f"{stem}.csv"
         self.timesteps_path = folder / f"{stem}_timesteps.csv"
-        self.samples_folder = folder / f"{stem}_samples"
+        self.samples_path = folder / f"{stem}_samples.png"
 
     def rows(self) -> list[dict[str, str]]:
         return load(self.rows_path)
@@ -54,19 +55,6 @@ class StudyFiles:
             filled = [{name: row.get(name, "") for name in columns} for row in fresh]
             replace(path, columns, ("hash",), filled)
 
-    def picture(self, row: Mapping[str, Any]) -> Path:
-        """Of the row's samples."""
-        return self.samples_folder / f"{row['hash']}-{row['step']}.png"
-
-    def teacher_picture(self, row: Mapping[str, Any]) -> Path:
-        """Of its teacher's, from the same noise and in as many steps: one for all studies."""
-        settings = json.loads(row["settings"])
-        steps = settings.get("num_inference_steps")
-        name = settings["teacher_sha256"] + (f"-in-{steps}" if steps else "")
-        if settings.get("samplers") == "both":  # the second one is shown
-            name += "-leading"
-        return self.folder / f"study_teachers_{self.device}" / f"{name}.png"
-
     def borrow(self, cells: Sequence[Cell]) -> list[Cell]:
         """Take over what other studies have found of these cells; gives the cells they have not."""
         wanted = {cell.hash: cell for cell in cells}
@@ -78,26 +66,37 @@ class StudyFiles:
         return list(wanted.values())
 
     def _take(self, other: "StudyFiles", wanted: Mapping[str, Cell]) -> set[str]:
-        """Copy the other's rows and pictures of these cells, by hash; gives the hashes it has."""
-        taken = {
-            row["hash"]
-            for row in other.rows()
-            if row["hash"] in wanted and int(row["step"]) == wanted[row["hash"]].stages[-1]
-        }
+        """Copy the other's rows and samples of these cells, by hash; gives the hashes it has."""
+        stored = other.rows()
+        last = {hash_: cell.stages[-1] for hash_, cell in wanted.items()}
+        taken = {row["hash"] for row in stored if last.get(row["hash"]) == int(row["step"])}
         if not taken:
             return taken
-        rows = [row for row in other.rows() if row["hash"] in taken]
+        rows = [row for row in stored if row["hash"] in taken]
         self.add(
-            [row | _own_columns(wanted[row["hash"]]) for row in rows],
+            [row | own_columns(wanted[row["hash"]]) for row in rows],
             [row for row in load(other.timesteps_path) if row["hash"] in taken],
         )
-        for row in rows:
-            if (picture := other.picture(row)).exists():
-                self.samples_folder.mkdir(parents=True, exist_ok=True)
-                self.picture(row).write_bytes(picture.read_bytes())
+        names = {name(row) for row in rows for name in (student_strip, teacher_strip)}
+        strips = sheet.read(other.samples_path)
+        sheet.add(self.samples_path, {name: strips[name] for name in names & strips.keys()})
         return taken
 
 
-def _own_columns(cell: Cell) -> dict[str, str]:
+def own_columns(cell: Cell) -> dict[str, str]:
     """What a row says of the study that it is in."""
     return {**cell.labels, "study": cell.study, "phase": cell.phase}
+
+
+def student_strip(row: Mapping[str, Any]) -> str:
+    """The name of the row's samples in the study's sheet."""
+    return f"{row['hash']}-{row['step']}"
+
+
+def teacher_strip(row: Mapping[str, Any]) -> str:
+    """The name of its teacher's, from the same noise and in as many steps."""
+    settings = json.loads(row["settings"])
+    steps = settings.get("num_inference_steps")
+    name = settings["teacher_sha256"] + (f"-in-{steps}" if steps else "")
+    # Of two samplers the second one is shown.
+    return name + ("-leading" if settings.get("samplers") == "both" else "")

@@ -52,13 +52,14 @@ def geometric_mean(values: Iterable[float], level: float = LEVEL) -> Estimate | 
     return Estimate(*(math.exp(end) for end in (logs.value, logs.low, logs.high)), logs.count)
 
 
-def paired_ratio(ours: Mapping[int, float], others: Mapping[int, float]) -> Estimate | None:
-    """The geometric mean of ours / other's over the seeds that both have, with its interval.
+def paired_ratio(scores: Mapping[int, float], others: Mapping[int, float]) -> Estimate | None:
+    """The geometric mean of score / other's over the seeds that both have, with its interval.
 
     A seed decides the student's first weights, the data's order and the noise, so what it does to
     both cancels. None where they share no seed.
 
     Args:
-        ours, others: a positive value by seed.
+        scores, others: a positive value by seed.
     """
-    return geometric_mean(ours[seed] / others[seed] for seed in sorted(ours.keys() & others.keys()))
+    seeds = sorted(scores.keys() & others.keys())
+    return geometric_mean(scores[seed] / others[seed] for seed in seeds)

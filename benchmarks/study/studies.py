@@ -110,19 +110,24 @@ FASHION_SIZES = {
 }
 FASHION_TINY = {"1.9 %": FASHION_SIZES["1.9 %"]}
 
+ON_DIGITS = {"base": DIGITS, "teachers": TEACHER}
+BOTH_TEACHERS = {"base": DIGITS, "teachers": PREDICTIONS, "search": False}
+NOISE = {"noise": PREDICTIONS["1.2 M, predicts noise"]}
+IN_REGIME = {"base": REGIME, "teachers": NOISE, "search": False}
+
 STUDIES = {
     "capacity": Study(
-        question="Who wins at which size of the student?",
-        base=DIGITS, teachers=TEACHER, students=SIZES, methods=METHODS, rates=(3e-3, 1e-2),
+        "Who wins at which size of the student?",
+        **ON_DIGITS, students=SIZES, methods=METHODS, rates=(3e-3, 1e-2),
     ),
     "stability": Study(
-        question="Up to which learning rate does each method hold?",
-        base=DIGITS, teachers=TEACHER, students=TINY, methods=METHODS,
+        "Up to which learning rate does each method hold?",
+        **ON_DIGITS, students=TINY, methods=METHODS,
         rates=(3e-3, 1e-2, 3e-2, 1e-1, 3e-1), search=False,
     ),
     "ablation": Study(
-        question="Which part of LIFT+PLACE does what?",
-        base=DIGITS, teachers=TEACHER, students=TINY, methods={"LIFT+PLACE": METHODS["LIFT+PLACE"]},
+        "Which part of LIFT+PLACE does what?",
+        **ON_DIGITS, students=TINY, methods={"LIFT+PLACE": METHODS["LIFT+PLACE"]},
         rates=(1e-2, 3e-2),
         variants={
             "output KD": {"loss": "mse"},
@@ -152,8 +157,8 @@ STUDIES = {
         },
     ),
     "initialisation": Study(
-        question="Does it matter whether the student starts from the teacher's weights?",
-        base=DIGITS, teachers=TEACHER, methods=FOUR,
+        "Does it matter whether the student starts from the teacher's weights?",
+        **ON_DIGITS, methods=FOUR,
         students={
             "25 %": {"prune": {"width": 0.5}},
             "6 %": {"prune": {"width": 0.25}},
@@ -163,27 +168,25 @@ STUDIES = {
         rates=(3e-3, 1e-2),
     ),
     "teacher_size": Study(
-        question="Does a larger teacher teach a tiny student better or worse?",
+        "Does a larger teacher teach a tiny student better or worse?",
         base=DIGITS, teachers=TEACHERS, students=TINY, methods=FOUR, rates=(3e-3, 1e-2),
     ),
     "colour": Study(
-        question="Is it so in colour, and does a row of all channels do better than one of each?",
+        "Is it so in colour, and does a row of all channels do better than one of each?",
         base=EMOJI, teachers=EMOJI_TEACHER, students={"8 %": SIZES["2 %"]}, methods=SCOPES,
         rates=(3e-3, 1e-2),
     ),
     "normalisation": Study(
-        question="Who wins when the teacher predicts noise, and what have norms to do with it?",
-        base=DIGITS, teachers=PREDICTIONS, students=NORMS, methods=FOUR, rates=(3e-3, 1e-2),
-        search=False,
+        "Who wins when the teacher predicts noise, and what have norms to do with it?",
+        **BOTH_TEACHERS, students=NORMS, methods=FOUR, rates=(3e-3, 1e-2),
     ),
     "sampler": Study(
-        question="Does the order change with the steps of the sampler?",
-        base=DIGITS, teachers=PREDICTIONS, students=SAMPLERS, methods=FOUR, rates=(1e-2,),
-        search=False,
+        "Does the order change with the steps of the sampler?",
+        **BOTH_TEACHERS, students=SAMPLERS, methods=FOUR, rates=(1e-2,),
     ),
     "noisy_timesteps": Study(
-        question="Does a coarse term help where it is of noisy timesteps alone?",
-        base=DIGITS, teachers=PREDICTIONS,
+        "Does a coarse term help where it is of noisy timesteps alone?",
+        **BOTH_TEACHERS,
         students={"2 %, norm groups of 4": NORMS["2 %, norm groups of 4"]},
         methods={
             "output KD": METHODS["output KD"],
@@ -197,16 +200,16 @@ STUDIES = {
                 **COARSE, "kd_min_timestep": 750.0, "loss": "place"
             },
         },
-        rates=(3e-3, 1e-2), search=False,
+        rates=(3e-3, 1e-2),
     ),
     "long": Study(
-        question="Does the order change with the number of steps, and what the teacher predicts?",
+        "Does the order change with the number of steps, and what the teacher predicts?",
         base={**DIGITS, "lr_scheduler": "constant_with_warmup"},
         teachers=PREDICTIONS, students=NORMS, methods=FOUR,
         rates=(3e-3, 1e-2), search=False, stages=(500, 1000, 2000, 4000),
     ),
     "emoji_long": Study(
-        question="Does the order change with the number of steps? Colour emoji.",
+        "Does the order change with the number of steps? Colour emoji.",
         base={**EMOJI, "lr_scheduler": "constant_with_warmup"},
         teachers=EMOJI_TEACHER, students={"8 %": SIZES["2 %"]},
         methods={
@@ -216,14 +219,13 @@ STUDIES = {
         rates=(1e-2, 3e-2), search=False, stages=(500, 1000, 2000),
     ),
     "regime": Study(
-        question="Who wins where norms lose the mean, and who where they keep it?",
-        base=REGIME, teachers={"noise": PREDICTIONS["1.2 M, predicts noise"]},
-        students={**NARROW, **WIDE}, methods=REGIME_METHODS, rates=(1e-2,), search=False,
+        "Who wins where norms lose the mean, and who where they keep it?",
+        **IN_REGIME, students={**NARROW, **WIDE}, methods=REGIME_METHODS, rates=(1e-2,),
         stages=(12_000,), corrected=True,
     ),
     "regime_terms": Study(
-        question="Which pull on the means helps where norms lose them?",
-        base=REGIME, teachers={"noise": PREDICTIONS["1.2 M, predicts noise"]}, students=NARROW,
+        "Which pull on the means helps where norms lose them?",
+        **IN_REGIME, students=NARROW,
         methods={
             "output KD": METHODS["output KD"],
             "LIFT+PLACE": METHODS["LIFT+PLACE"],
@@ -240,14 +242,11 @@ STUDIES = {
             "LIFT, l2": {"loss": "lift", "norm": "l2"},
             "LIFT+PLACE, fine only": {"loss": "place", "terms": "fine"},
         },
-        rates=(1e-2,), search=False, stages=(4000,),
+        rates=(1e-2,), stages=(4000,),
     ),
     "regime_others": Study(
-        question="Is it so with a teacher of v, and with larger students?",
-        base=REGIME, teachers={
-            "noise": PREDICTIONS["1.2 M, predicts noise"],
-            "v": PREDICTIONS["1.2 M, predicts v"],
-        },
+        "Is it so with a teacher of v, and with larger students?",
+        base=REGIME, teachers={**NOISE, "v": PREDICTIONS["1.2 M, predicts v"]},
         students={
             **NARROW, **WIDE,
             "10 %": {"student_block_out_channels": (16, 20, 20), "student_norm_num_groups": 4},
@@ -259,22 +258,22 @@ STUDIES = {
         rates=(1e-2,), search=False, stages=(4000,),
     ),
     "regime_rates": Study(
-        question="Which learning rate suits each of these methods?",
-        base=REGIME, teachers={"noise": PREDICTIONS["1.2 M, predicts noise"]}, students=NARROW,
-        methods=REGIME_METHODS, rates=(3e-3, 1e-2, 3e-2), search=False, stages=(4000,),
+        "Which learning rate suits each of these methods?",
+        **IN_REGIME, students=NARROW, methods=REGIME_METHODS,
+        rates=(3e-3, 1e-2, 3e-2), stages=(4000,),
     ),
     "fashion_capacity": Study(
-        question="Who wins at which size of the student? Fashion-MNIST.",
+        "Who wins at which size of the student? Fashion-MNIST.",
         base=FASHION, teachers=FASHION_TEACHER, students=FASHION_SIZES, methods=METHODS,
         rates=(3e-4, 1e-3, 3e-3), stages=(10_000,),
     ),
     "fashion_stability": Study(
-        question="Up to which learning rate does each method hold? Fashion-MNIST.",
+        "Up to which learning rate does each method hold? Fashion-MNIST.",
         base=FASHION, teachers=FASHION_TEACHER, students=FASHION_TINY, methods=METHODS,
         rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), search=False, stages=(10_000,),
     ),
     "fashion_long": Study(
-        question="Does the order change with the number of steps? Fashion-MNIST.",
+        "Does the order change with the number of steps? Fashion-MNIST.",
         base={**FASHION, "lr_scheduler": "constant_with_warmup"},
         teachers=FASHION_TEACHER, students=FASHION_TINY, methods=FOUR,
         rates=(3e-4, 1e-3), search=False, stages=(1000, 3000, 10_000, 30_000, 100_000),

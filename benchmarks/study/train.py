@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
 
+from benchmarks.study.evaluator import CellEvaluator, Scored
 from benchmarks.study.grid import LONG, Cell, Settings
-from benchmarks.study.judge import Judge, Scored
 from benchmarks.study.studies import PLACES
 from liftplace.common.errors import UsageError
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
-from liftplace.demo.methods import for_cpu
 from liftplace.models.loading import LoadedModel, load_model
 from liftplace.students.build import build_student
 from liftplace.students.config import PruneConfig
@@ -64,15 +61,15 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
     config = _config(cells[0], folder, device)
     teacher = _teacher(config.pretrained_teacher_name_or_path, device)
     dataset = _dataset(config)
-    judge = _judge(config.pretrained_teacher_name_or_path, dataset, device)
+    evaluator = _evaluator(config.pretrained_teacher_name_or_path, dataset, device)
     for stage in cells[0].stages:
         if (kept := _kept(folder, stage)).exists():
             continue
         specs = [_trainer_spec(cell, teacher, stage, device) for cell in cells]
-        learners = new_trainers(specs, config)
+        trainers = new_trainers(specs, config)
         failed = fit(
-            learners,
-            dataset=load_dataset(dataset, resolution=judge.resolution, split="train"),
+            trainers,
+            dataset=load_dataset(dataset, resolution=evaluator.resolution, split="train"),
             encoder=Encoder(teacher),
             process=teacher.process(config),
             config=replace(config, max_train_steps=stage, **_checkpoints(cells[0], folder)),
@@ -82,10 +79,11 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
         )
         log = read_metrics(folder / METRICS)
         scored = []
-        for cell, learner in zip(cells, learners, strict=True):
-            seen = of_training(log, learner.name if len(cells) > 1 else None)
-            with learner.final_weights() as model:
-                scored.append(judge.score(cell, stage, model, learner.name in failed, seen))
+        for cell, trainer in zip(cells, trainers, strict=True):
+            training = of_training(log, trainer.name if len(cells) > 1 else None)
+            failed_here = trainer.name in failed
+            with trainer.final_weights() as model:
+                scored.append(evaluator.score(cell, stage, model, failed_here, training))
         _keep(scored, kept)
     return scored_so_far(cells, folder)
 
@@ -93,21 +91,19 @@ def train(cells: Sequence[Cell], folder: Path, device: str) -> list[Scored]:
 def scored_so_far(cells: Sequence[Cell], folder: Path) -> list[Scored]:
     """One for each cell and each stage that `train` has finished in the folder."""
     kept = (_kept(folder, stage) for stage in cells[0].stages)
-    return [Scored.of(each) for path in kept if path.exists()
-            for each in json.loads(path.read_text())]  # fmt: skip
+    texts = [path.read_text() for path in kept if path.exists()]
+    return [Scored.of(each) for text in texts for each in json.loads(text)]
 
 
 def _config(cell: Cell, folder: Path, device: str) -> DistillConfig:
-    """Of the run, and of each of its learners: either is recorded where there is a GPU."""
+    """Of the run, and of each of its trainers: either is recorded where there is a GPU."""
     known = {field.name for field in fields(DistillConfig)}
-    given = {name: value for name, value in cell.settings.items() if name in known}
+    settings = {name: value for name, value in cell.settings.items() if name in known}
     for name in ("pretrained_teacher_name_or_path", "train_data_dir"):
-        if name in given:
-            given[name] = str(ROOT / PLACES.get(given[name], given[name]))
-    return DistillConfig(
-        **given, output_dir=str(folder), logging_steps=1, report_to="none", mixed_precision="no",
-        cuda_graphs=device == "cuda",
-    )  # fmt: skip
+        if name in settings:
+            settings[name] = str(ROOT / PLACES.get(settings[name], settings[name]))
+    settings |= {"output_dir": str(folder), "cuda_graphs": device == "cuda"}
+    return DistillConfig(**settings, logging_steps=1, report_to="none", mixed_precision="no")
 
 
 def _checkpoints(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -126,10 +122,8 @@ def _trainer_spec(cell: Cell, teacher: LoadedModel, stage: int, device: str) -> 
     config = replace(_config(cell, Path(cell.hash), device), max_train_steps=stage)
     groups = _norm_groups(cell.settings, teacher)
     if "prune" in cell.settings:
-        prune = PruneConfig(
-            **{"norm_num_groups": groups, **cell.settings["prune"]},
-            random_init=cell.settings["random_init"], seed=cell.seed,
-        )  # fmt: skip
+        options = {"norm_num_groups": groups, **cell.settings["prune"], "seed": cell.seed}
+        prune = PruneConfig(**options, random_init=cell.settings["random_init"])
         model, _ = build_student(prune, teacher)
         student = LoadedModel(model, None, "the pruned student")
     else:
@@ -141,17 +135,17 @@ def _trainer_spec(cell: Cell, teacher: LoadedModel, stage: int, device: str) -> 
 def _norm_groups(settings: Settings, teacher: LoadedModel) -> int:
     """Those of a student. Settings that name none mean as many of the teacher's as divide its
     channels, down to one channel a group: what `liftplace` gave when those rows were made."""
-    given = settings.get("student_norm_num_groups")
-    if given is not None:
-        return given
-    teachers = teacher.model.config
-    most = teachers["norm_num_groups"]
+    named = settings.get("student_norm_num_groups")
+    if named is not None:
+        return named
+    config = teacher.model.config
+    most = config["norm_num_groups"]
     if "prune" not in settings:
         return math.gcd(most, *settings["student_block_out_channels"])
     width = settings["prune"]["width"]
     for groups in (n for n in range(most, 0, -1) if most % n == 0):
         try:
-            teacher.family.narrow_config(teachers, width, groups)
+            teacher.family.narrow_config(config, width, groups)
         except UsageError:
             continue
         return groups
@@ -176,12 +170,9 @@ def _teacher(folder: str, device: str) -> LoadedModel:
             "benchmarks/teachers/README.md says"
         )
     teacher = load_model(folder)
-    return replace(teacher, model=_laid_out(teacher.model, device))
-
-
-def _laid_out(model: nn.Module, device: str) -> nn.Module:
-    model = model.to(device)
-    return for_cpu(model) if device == "cpu" else model
+    # Channels last: the layout in which convolutions on a CPU are fastest.
+    memory_format = torch.channels_last if device == "cpu" else torch.preserve_format
+    return replace(teacher, model=teacher.model.to(device, memory_format=memory_format))
 
 
 def of_training(log: list[dict[str, float]], name: str | None) -> dict[str, float]:
@@ -189,20 +180,19 @@ def of_training(log: list[dict[str, float]], name: str | None) -> dict[str, floa
 
     Args:
         log: lines of metrics.jsonl, every step.
-        name: of the learner, where the run has several.
+        name: of the trainer, where the run has several.
     """
     prefix = f"{name}/" if name else ""
     steps = [line for line in log if f"{prefix}task" in line]
     task = np.array([line[f"{prefix}task"] for line in steps])
-    found: dict[str, float] = {"spikes": spikes(task)}
+    columns: dict[str, float] = {"spikes": spikes(task)}
     last = steps[-max(1, len(steps) // 10) :]
-    wanted = {"weight": "weight", "coarse_share": "gradient_share/coarse",
-              "fine_share": "gradient_share/fine"}  # fmt: skip
-    for column, metric in wanted.items():
+    metrics = {"coarse_share": "gradient_share/coarse", "fine_share": "gradient_share/fine"}
+    for column, metric in {"weight": "weight", **metrics}.items():
         values = [line[prefix + metric] for line in last if prefix + metric in line]
         if values:
-            found[column] = float(np.mean(values))
-    return found
+            columns[column] = float(np.mean(values))
+    return columns
 
 
 def spikes(losses: np.ndarray) -> int:
@@ -214,13 +204,5 @@ def spikes(losses: np.ndarray) -> int:
 
 
 @cache
-def _judge(teacher: str, dataset: str, device: str) -> Judge:
-    return Judge(_teacher(teacher, device), dataset, device)
-
-
-def save_picture(samples: Tensor, path: Path) -> None:
-    """The images (N, channels, height, width) side by side, pixel by pixel."""
-    row = torch.cat(list(samples), dim=-1).add(1).mul(127.5).round().clamp(0, 255).byte()
-    array = row[0].numpy() if len(row) == 1 else row.permute(1, 2, 0).numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
+def _evaluator(teacher: str, dataset: str, device: str) -> CellEvaluator:
+    return CellEvaluator(_teacher(teacher, device), dataset, device)

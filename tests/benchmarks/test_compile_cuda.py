@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("triton")
 
 from benchmarks import compile_cuda
-from benchmarks.compile import Problem
+from benchmarks.compile_rows import Problem
 
 pytestmark = pytest.mark.skipif(not compile_cuda.compiler(), reason="needs nvcc")
 

@@ -46,8 +46,8 @@ def number_in(text):
 def test_fashion_teacher_is_of_the_size_that_was_asked_for(tmp_path, capsys):
     write(tmp_path, "train", np.zeros((20, 28, 28)), np.arange(20) % 10)
     with patch.object(idx, "FASHION_FOLDER", str(tmp_path)):
-        run("train", "--config", FASHION, "--dataset_name", "fashion-mnist", "--output_dir",
-            tmp_path / "out", "--dry_run")  # fmt: skip
+        images = ("--dataset_name", "fashion-mnist", "--output_dir", tmp_path / "out")
+        run("train", "--config", FASHION, *images, "--dry_run")
     planned = table_of(capsys.readouterr().out)
     assert 3e6 < number_in(planned["model"]) < 16e6 / 4  # at most 16 MB of float32
     assert number_in(planned["effective batch"]) == 128
@@ -107,9 +107,9 @@ def test_celeba_student_of_wide_norms_has_the_same_weights():
 
 
 def test_celeba_students_cost_what_the_estimate_of_gpu_hours_says():
-    theirs, ours = count_macs(celeba_unet()), count_macs(celeba_student("celeba_student.json"))
-    assert round(theirs / 1e9, 2) == 24.05 and round(ours / 1e9, 2) == 0.79
-    flops = 2 * 96 * (theirs + 3 * ours) * 500_000
+    teacher, student = count_macs(celeba_unet()), count_macs(celeba_student("celeba_student.json"))
+    assert round(teacher / 1e9, 2) == 24.05 and round(student / 1e9, 2) == 0.79
+    flops = 2 * 96 * (teacher + 3 * student) * 500_000
     assert round(flops / 1e18, 1) == 2.5 and round(flops / 495e12 / 3600, 1) == 1.4
 
 
@@ -132,26 +132,19 @@ def test_celeba_row_starts_on_a_small_teacher(tmp_path, capsys, arm, groups):
     save_images(tmp_path / "celeba64", ["1.jpg", "2.jpg"], size=64)
     named = ("--pretrained_teacher_name_or_path", teacher)
     student = tmp_path / "student.json"
-    student.write_text(json.dumps(read_model_config(CONFIGS / arm) | {
-        "block_out_channels": (4, 4, 4, 4, 8), "norm_num_groups": groups, "attention_head_dim": 3,
-    }))  # fmt: skip
-    options = (
-        "--importance",
-        "taylor",
-        "--train_data_dir",
-        tmp_path / "celeba64",
-        "--num_batches",
-        1,
-    )
-    run("prune", *named, "--student_config", student, *options, "--output_dir", start)
+    small = {"block_out_channels": (4, 4, 4, 4, 8), "attention_head_dim": 3}
+    config = read_model_config(CONFIGS / arm) | small | {"norm_num_groups": groups}
+    student.write_text(json.dumps(config))
+    images = ("--train_data_dir", tmp_path / "celeba64")
+    taylor = ("--importance", "taylor", "--num_batches", 1, *images, "--output_dir", start)
+    run("prune", *named, "--student_config", student, *taylor)
     pruned = UNet2DModel.from_pretrained(start)
     assert pruned.config.time_embedding_dim == 51 and pruned.config.dropout == 0.1
     printed = capsys.readouterr().out
     assert f"norm groups 4 -> {groups}, at least 4 -> {4 // groups} channels a group" in printed
     assert ("have one channel a group" in printed) == (groups == 4)
-    places = ("--train_data_dir", tmp_path / "celeba64", "--output_dir", tmp_path / "out")
-    run("distill", "--preset", "ddpm", "--config", CELEBA, *named, "--student", start, *places,
-        "--dry_run")  # fmt: skip
+    places = (*named, "--student", start, *images, "--output_dir", tmp_path / "out")
+    run("distill", "--preset", "ddpm", "--config", CELEBA, *places, "--dry_run")
     planned = table_of(capsys.readouterr().out)
     assert number_in(planned["teacher"]) == count_parameters(model)
     assert number_in(planned["effective batch"]) == 96
@@ -160,13 +153,11 @@ def test_celeba_row_starts_on_a_small_teacher(tmp_path, capsys, arm, groups):
 
 
 def test_celeba_row_adds_no_setting_to_the_preset_but_paths_and_size():
-    ours = read_yaml(CELEBA, DistillConfig)
-    config = DistillConfig.of_preset("ddpm", **ours)
+    named = read_yaml(CELEBA, DistillConfig)
+    config = DistillConfig.of_preset("ddpm", **named)
     preset = DistillConfig.of_preset("ddpm")
     config.check_complete()
-    changed = {name for name in ours if getattr(config, name) != getattr(preset, name)}
-    assert changed == ours.keys()
-    assert changed == {
-        "pretrained_teacher_name_or_path", "student", "train_data_dir", "output_dir", "resolution",
-        "dataloader_num_workers",
-    }  # fmt: skip
+    changed = {name for name in named if getattr(config, name) != getattr(preset, name)}
+    assert changed == named.keys()
+    paths = {"pretrained_teacher_name_or_path", "student", "train_data_dir", "output_dir"}
+    assert changed == paths | {"resolution", "dataloader_num_workers"}

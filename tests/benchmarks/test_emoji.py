@@ -76,10 +76,9 @@ def bitmaps(tmp_path):
 
 
 def strike_of(names, font):
-    line = {name: 0 for name in (
-        "ascender", "descender", "widthMax", "caretSlopeNumerator", "caretSlopeDenominator",
-        "caretOffset", "minOriginSB", "minAdvanceSB", "maxBeforeBL", "minAfterBL", "pad1", "pad2",
-    )}  # fmt: skip
+    fields = "ascender descender widthMax caretSlopeNumerator caretSlopeDenominator caretOffset"
+    fields += " minOriginSB minAdvanceSB maxBeforeBL minAfterBL pad1 pad2"
+    line = dict.fromkeys(fields.split(), 0)
     strike, size = Strike(), BitmapSizeTable()
     vars(size).update(colorRef=0, ppemX=64, ppemY=64, bitDepth=32, flags=1)
     size.hori, size.vert = SbitLineMetrics(), SbitLineMetrics()

@@ -15,10 +15,6 @@ def test_environment_of_a_cpu_run():
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", where["date"])
 
 
-def test_a_commit_may_be_named():
-    assert environment.environment("cpu", "abc")["commit"] == "abc"
-
-
 def test_commit_marks_a_changed_tree(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "_ROOT", tmp_path)
     assert environment.commit() == "uncommitted"

@@ -14,8 +14,8 @@ WHERE = {"date": "2026-01-01", "device": "a GPU", "commit": "abc"}
 
 
 def rehearse(out, stage, minutes="20"):
-    return main(["gpu", "--device", "cpu", "--stage", str(stage), "--out", str(out), "--commit",
-                 "abc", "--minutes", minutes])  # fmt: skip
+    command = f"gpu --device cpu --stage {stage} --commit abc --minutes {minutes} --out".split()
+    return main([*command, str(out)])
 
 
 @pytest.fixture
@@ -47,14 +47,8 @@ def test_every_stage_can_be_rehearsed(stage, tmp_path, capsys):
 def test_the_headline_comes_first_and_compiles_nothing():
     first = gpu.STAGES[1][0].command
     assert "compile" not in " ".join(first[first.index("--implementations") :])
-    assert [any("pytest" in part for part in step.command) for step in gpu.STAGES[1]] == [
-        False, True, True,
-    ]  # fmt: skip
-
-
-def test_no_time_starts_nothing(tmp_path, capsys):
-    assert rehearse(tmp_path, 3, minutes="0") == 1
-    assert "stopped     0 s  sweep: there was no time left for it" in capsys.readouterr().out
+    tests = ["pytest" in step.command for step in gpu.STAGES[1]]
+    assert tests == [False, True, True]
 
 
 def test_a_step_is_red_or_ok_by_its_exit_code(run):

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.cases import Case, inputs
-from benchmarks.implementations import ON_REQUEST, _not_wanted, implementations
+from benchmarks.implementations import implementations
 from liftplace import _dispatch
 
 
@@ -21,16 +21,11 @@ def test_every_impl_of_the_op_is_found_or_has_a_reason():
     assert set(_dispatch.IMPLEMENTATIONS) - {"auto", "reference"} <= {*found, *skipped}
     assert not set(found) & set(skipped) and all(skipped.values())
     assert "interpreter" in skipped["triton"]
+    assert "compile-max-autotune" not in {*found, *skipped}  # compiles for minutes: on request
 
 
 def test_only_those_wanted_beside_the_baseline():
     assert found_for(CASE, ["mse"]) == (["naive", "mse"], {})
-
-
-def test_what_compiles_for_minutes_runs_on_request_alone():
-    assert "compile-max-autotune" in ON_REQUEST
-    assert not _not_wanted("compile-max-autotune", ["compile-max-autotune"])
-    assert _not_wanted("compile-max-autotune", None) and not _not_wanted("compile", None)
 
 
 def test_a_missing_compiler_is_a_reason(monkeypatch):

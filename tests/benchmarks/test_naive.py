@@ -30,8 +30,8 @@ def test_place_loss_agrees_with_the_float64_reference(device, group_size, stable
 def test_lift_loss_agrees_with_the_float64_reference(device):
     student, teacher = pair(device)
     wide = student.detach().double().requires_grad_()
-    agree(naive.lift_loss(student, teacher), student, reference.lift_loss(wide, teacher.double()),
-          wide)  # fmt: skip
+    want = reference.lift_loss(wide, teacher.double())
+    agree(naive.lift_loss(student, teacher), student, want, wide)
 
 
 def test_place_loss_widens_16_bit_inputs():
@@ -68,8 +68,8 @@ def test_a_training_run_sees_the_same_loss_and_gradient_at_every_step(loss):
     from liftplace.models.noise import NoiseProcess
     from tests.train.tiny import tiny_unet
 
-    ours = {"place": place_loss, "lift": lift_loss}[loss]
-    theirs = {"place": naive.place_loss, "lift": naive.lift_loss}[loss]
+    closed_form = {"place": place_loss, "lift": lift_loss}[loss]
+    eager = {"place": naive.place_loss, "lift": naive.lift_loss}[loss]
     teacher, student = tiny_unet(), tiny_unet(seed=1, block_out_channels=(4, 4))
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
     images, process = Digits(resolution=8), NoiseProcess.new("v_prediction")
@@ -82,7 +82,7 @@ def test_a_training_run_sees_the_same_loss_and_gradient_at_every_step(loss):
             target = predict(teacher, batch.noisy, batch.timesteps)
         output = predict(student, batch.noisy, batch.timesteps)
         leaves = [output.detach().requires_grad_() for _ in range(2)]
-        agree(ours(leaves[0], target), leaves[0], theirs(leaves[1], target), leaves[1])
-        (ours(output, target) + (output - batch.target).square().mean()).backward()
+        agree(closed_form(leaves[0], target), leaves[0], eager(leaves[1], target), leaves[1])
+        (closed_form(output, target) + (output - batch.target).square().mean()).backward()
         optimizer.step()
         optimizer.zero_grad()

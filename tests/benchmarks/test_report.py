@@ -1,11 +1,15 @@
 """Tables come from rows, between markers, and a miss stands beside a pass."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from benchmarks import report, results, train
 from benchmarks.cases import Case
+from benchmarks.markdown import fill
 from benchmarks.memory import Memory
+from liftplace.common.errors import UsageError
 
 CPU = {"date": "d", "device": "a CPU", "driver": "", "torch": "2", "triton": "", "commit": "abc"}
 CUDA = CPU | {"device": "a GPU", "driver": "580"}
@@ -25,29 +29,21 @@ def save(folder, where, op="place", ms=None, modes=("eager",), shape=(1, 2, 64, 
     results.save(folder / f"ops_{device}.csv", results.rows(case, where, samples, used))
 
 
-def test_fill_replaces_what_stands_between_the_markers(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("a\n<!-- table place_cpu -->\nold\n<!-- end -->\nb\n")
-    assert report.fill(page, tmp_path)
+def test_a_page_has_new_tables_between_its_markers(tmp_path):
+    writers = {"table": partial(report.table_named, tmp_path)}
+    page = "a\n<!-- table place_cpu -->\nold\n<!-- end -->\nb\n<!-- other -->\n"
     unmeasured = "Not measured yet: `python -m benchmarks ops --device cpu`."
-    assert page.read_text() == f"a\n<!-- table place_cpu -->\n{unmeasured}\n<!-- end -->\nb\n"
+    assert fill(page, writers) == page.replace("old", unmeasured)
     save(tmp_path, CPU, ms={"naive": 8.0, "native": 0.5, "mse": 0.25})
-    assert report.fill(page, tmp_path) and report.fill(page, tmp_path)  # again: nothing doubles
-    (line,) = (line for line in page.read_text().splitlines() if "native" in line)
+    filled = fill(page, writers)
+    assert fill(filled, writers) == filled  # nothing doubles
+    (line,) = (line for line in filled.splitlines() if "native" in line)
     assert line.split(" | ")[:8] == ["| 1x2x64x64", "1", "native", "0.5", "16", "", "2", ""]
 
 
-def test_a_page_without_markers_is_left_alone(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("<!-- end -->")
-    assert not report.fill(page, tmp_path) and page.read_text() == "<!-- end -->"
-
-
 def test_an_unknown_table_is_refused(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("<!-- table prices -->\n<!-- end -->")
-    with pytest.raises(ValueError, match="no table 'prices'; there are place_cpu"):
-        report.fill(page, tmp_path)
+    with pytest.raises(UsageError, match="no table 'prices'; there are compile"):
+        report.table_named(tmp_path, "prices")
 
 
 @pytest.mark.parametrize("name", report.TABLES)
@@ -78,12 +74,12 @@ def test_cuda_tables_hold_graphs_and_the_faster_of_ours(tmp_path):
 
 def test_compile_and_issue_tables_put_compilers_side_by_side(tmp_path):
     for compiler, registers in (("triton 3.6.0", 40), ("triton 3.9.0", 50)):
-        row = {"kernel": "_k", "launch": "", "arch": "sm_90", "compiler": compiler, "stack": 0,
-               "shared": 16, "instructions": 300}  # fmt: skip
+        row = {"kernel": "_k", "launch": "", "arch": "sm_90", "compiler": compiler}
+        row |= {"stack": 0, "shared": 16, "instructions": 300}
         rows = [row | {"registers": registers}, row | {"registers": 30}]
         results.write(tmp_path / f"compile_{compiler}.csv", rows[0], rows)
-        issued = {"arch": "sm_90", "compiler": compiler, "rows": 264, "n": 1024, "group_size": 16,
-                  "kernel": "_k", "programs": 264, "warps": 8, "executed": 990}  # fmt: skip
+        issued = {"arch": "sm_90", "compiler": compiler, "rows": 264, "n": 1024, "kernel": "_k"}
+        issued |= {"group_size": 16, "programs": 264, "warps": 8, "executed": 990}
         results.write(tmp_path / f"issue_{compiler}.csv", issued, [issued])
     assert "| `_k` | 40, 0, 16, 300 | 50, 0, 16, 300 |" in report.TABLES["compile"](tmp_path)
     issue = report.TABLES["issue"](tmp_path)
@@ -95,8 +91,8 @@ def test_the_trainers_steps_are_told_as_ratios(tmp_path):
     shared = dict.fromkeys(train.COLUMNS, "") | {"student": "2.9 %", "parameters": "35173"}
     eager = shared | {"mode": "eager", "data": "loader", "steps_per_second": "40.123"}
     eager |= {"ratio_p20": "1", "ratio_p50": "1", "ratio_p80": "1"}
-    graph = eager | {"mode": "cuda_graphs", "steps_per_second": "400.3", "ratio_p20": "9.5",
-                     "ratio_p50": "10.2", "ratio_p80": "11"}  # fmt: skip
+    graph = eager | {"mode": "cuda_graphs", "steps_per_second": "400.3"}
+    graph |= {"ratio_p20": "9.5", "ratio_p50": "10.2", "ratio_p80": "11"}
     results.write(tmp_path / "train_cuda.csv", train.COLUMNS, [eager, graph])
     lines = report.training(tmp_path, "cuda").splitlines()
     assert lines[-1].endswith("| cuda_graphs | loader | 400 | 10.2 (9.5 to 11) |")

@@ -19,27 +19,25 @@ def test_step_writes_rows_and_prints_shares(tmp_path, capsys):
         assert 0 < float(row["loss_ms_p50"]) < float(row["ms_p50"])
         assert 0 < float(row["share_p50"]) < 1 and row["shape"] == "1x4x32x32"
     printed = capsys.readouterr().out
-    assert "share of the step" in printed and "dit (" in printed
+    assert "share of the step" in printed and "| dit | " in printed
 
 
 @pytest.mark.parametrize("model", step.SHAPES)
 def test_the_timed_step_is_a_plain_step(model):
     """Cutting the output from its graph, to time the loss by itself, changes nothing."""
-    timed, plain = (
-        step.make_problem(model, (1, *step.SHAPES[model][1:]), "cpu", False) for _ in range(2)
-    )
+    shape = (1, *step.SHAPES[model][1:])
+    timed, plain, start = (step.make_problem(model, shape, "cpu", False) for _ in range(3))
     torch.manual_seed(1)  # labels are dropped at random
     step._eager(timed, step.LOSSES["ours"])()
     torch.manual_seed(1)
     optimizer = torch.optim.AdamW(plain.student.parameters())
     step.LOSSES["ours"](plain.output(), plain.target).backward()
     optimizer.step()
+    weights = [problem.student.parameters() for problem in (timed, plain, start)]
     changed = 0
-    start = step.make_problem(model, (1, *step.SHAPES[model][1:]), "cpu", False).student
-    for mine, its, before in zip(timed.student.parameters(), plain.student.parameters(),
-                                 start.parameters(), strict=True):  # fmt: skip
-        torch.testing.assert_close(mine, its)
-        changed += not torch.equal(mine, before)
+    for after, expected, before in zip(*weights, strict=True):
+        torch.testing.assert_close(after, expected)
+        changed += not torch.equal(after, before)
     assert changed > 10
 
 

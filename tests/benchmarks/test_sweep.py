@@ -64,10 +64,9 @@ def test_alternatives_of_lift_differ_in_chunks():
 
 
 def test_report_names_a_choice_that_is_behind():
-    shared = {"kind": "launch", "op": "place", "rows": 1, "n": 64, "dtype": "float32",
-              "group_size": 16, "mode": "graph"}  # fmt: skip
-    rows = [shared | {"name": "a", "chosen": "yes", "ms_p50": 3.0, "over_fastest": 2.0},
-            shared | {"name": "b", "chosen": "", "ms_p50": 1.5, "over_fastest": 1.0}]  # fmt: skip
+    shared = vars(sweep.Problem("launch", "place", 1, 64, "float32", 16, "graph"))
+    chosen = shared | {"name": "a", "chosen": "yes", "ms_p50": 3.0, "over_fastest": 2.0}
+    rows = [chosen, shared | {"name": "b", "chosen": "", "ms_p50": 1.5, "over_fastest": 1.0}]
     lines = sweep.report(rows).splitlines()
     assert lines[0] == "place (1, 64) float32 groups of 16, graph: b 1.5 ms, a (chosen) 3 ms"
     assert lines[-1].endswith("b would be 2.00 times as fast")

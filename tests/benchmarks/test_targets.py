@@ -1,5 +1,7 @@
 """Targets are judged by the rows, and a miss is shown."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,17 +9,20 @@ from benchmarks.cases import Case
 from benchmarks.targets import Target, targets
 
 
-def row(name, ms, ratio, peak, kept=0, l2="", mode="eager"):
-    return {"implementation": name, "mode": mode, "l2": l2, "phase": "both", "ms_p50": ms,
-            "ratio_p50": ratio, "bytes_peak": peak, "bytes_kept": kept}  # fmt: skip
+def row(name, ms, ratio, peak=0, kept=0, l2="", mode="eager"):
+    key = {"implementation": name, "mode": mode, "l2": l2, "phase": "both"}
+    return key | {"ms_p50": ms, "ratio_p50": ratio, "bytes_peak": peak, "bytes_kept": kept}
+
+
+warm = partial(row, l2="warm")
+graph = partial(warm, mode="graph")
 
 
 def test_cpu_targets_pass_and_miss():
     case = Case("place", (8, 3, 64, 64), torch.float32, 16, "cpu", 1)
     n = case.elements
-    rows = [row("naive", 10, 1, 40 * n, 20 * n), row("torch", 8, 1.25, 20 * n, 5 * n),
-            row("native", 0.9, 11, 12 * n)]  # fmt: skip
-    found = targets(case, rows)
+    naive, ours = row("naive", 10, 1, 40 * n, 20 * n), row("torch", 8, 1.25, 20 * n, 5 * n)
+    found = targets(case, [naive, ours, row("native", 0.9, 11, 12 * n)])
     assert [target.met for target in found] == [True, False, False, True, False]
     assert found[1].measured == 8  # 12 bytes an element less the gradient's 4
     assert str(found[2]).startswith("MISS") and "1.25 (at least 1.4)" in str(found[2])
@@ -27,9 +32,8 @@ def test_cpu_targets_pass_and_miss():
 def test_cuda_targets_take_the_faster_of_ours():
     case = Case("place", (96, 3, 64, 64), torch.float32, 16, "cuda", 1)
     n = case.elements
-    rows = [row("naive", 100, 1, 40 * n, l2="warm"), row("triton", 4, 25, 9 * n, l2="warm"),
-            row("cuda", 2, 50, 9 * n, l2="warm"), row("compile", 30, 3, 30 * n, l2="warm"),
-            row("mse", 1, 100, 8 * n, l2="warm")]  # fmt: skip
+    rows = [warm("naive", 100, 1), warm("compile", 30, 3), warm("mse", 1, 100)]
+    rows += [warm("triton", 4, 25, 9 * n), warm("cuda", 2, 50, 9 * n)]
     found = targets(case, rows)
     assert [target.measured for target in found] == [50, 15, 2, 5]
     assert [target.met for target in found] == [True, True, False, True]
@@ -39,14 +43,10 @@ def test_cuda_targets_take_the_faster_of_ours():
 def test_eager_and_graph_are_targets_of_their_own():
     """The baseline runs eagerly alone, so it is no measure of a graph."""
     case = Case("place", (96, 3, 64, 64), torch.float32, 16, "cuda", 1)
-    rows = [row("naive", 100, 1, 0, l2="warm"), row("mse", 1, 100, 0, l2="warm"),
-            row("compile", 20, 5, 0, l2="warm"), row("cuda", 4, 25, 0, l2="warm"),
-            row("triton", 1, 100, "", l2="warm", mode="graph"),
-            row("compile", 12, 5, 0, l2="warm", mode="graph"),
-            row("mse", 0.5, 200, "", l2="warm", mode="graph")]  # fmt: skip
-    found = [(target.mode, target.name, target.text, target.measured) for target in
-             targets(case, rows)]  # fmt: skip
-    assert found == [
+    eager = [warm("naive", 100, 1), warm("mse", 1, 100), warm("compile", 20, 5)]
+    recorded = [graph("triton", 1, 100), graph("compile", 12, 5), graph("mse", 0.5, 200)]
+    rows = [*eager, warm("cuda", 4, 25), *recorded]
+    assert [(each.mode, each.name, each.text, each.measured) for each in targets(case, rows)] == [
         ("eager", "cuda", "times as fast as naive", 25),
         ("eager", "cuda", "times as fast as compile", 5),
         ("eager", "cuda", "time / mse", 4),
@@ -57,12 +57,13 @@ def test_eager_and_graph_are_targets_of_their_own():
     assert "triton in a CUDA graph, time / mse" in str(targets(case, rows)[-1])
 
 
+MS = {"triton": 2, "copy": 1}
+
+
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_lift_on_a_gigabyte_is_held_against_the_copy_by_what_each_moves(mode):
     case = Case("lift", (512, 64, 64, 64), torch.float32, None, "cuda", 1)
-    rows = [row("triton", 2, 1, 0, l2="warm", mode=mode),
-            row("copy", 1, 1, 0, l2="warm", mode=mode)]  # fmt: skip
-    (bandwidth,) = targets(case, rows)
+    (bandwidth,) = targets(case, [warm(name, ms, 1, mode=mode) for name, ms in MS.items()])
     assert bandwidth.measured == pytest.approx(20 / 12 / 2) and bandwidth.met
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import results, train
-from benchmarks.__main__ import STUDENTS, TRAIN_MODES, main, parse
+from benchmarks.__main__ import main, parse
 from liftplace.common.errors import UsageError
 
 TINY = ["train", "--students", "2.9 %", "--train_batch_size", "2", "--steps", "1"]
@@ -23,8 +23,7 @@ def test_train_writes_rows_and_prints_rates(tmp_path, capsys):
         assert float(row["steps_per_second"]) == pytest.approx(1e3 / float(row["ms_p50"]), rel=1e-3)
     assert float(rows[0]["ratio_p20"]) == float(rows[0]["ratio_p80"]) == 1
     printed = capsys.readouterr().out
-    assert "student of 35,173 parameters (2.9% of the teacher), place" in printed
-    assert "steps/s" in printed
+    assert "| 2.9 % | 35,173 | place | no | eager |" in printed and "steps a second" in printed
 
 
 def test_every_way_learns_the_same():
@@ -33,9 +32,9 @@ def test_every_way_learns_the_same():
     for run in runs:
         run.step()
         run.step()
-    one, other = (run.learner.model.state_dict() for run in runs)
+    one, other = (run.trainer.model.state_dict() for run in runs)
     assert all(torch.equal(weight, other[name]) for name, weight in one.items())
-    fresh = train.make_run("2.9 %", "eager", "loader", options).learner.model.state_dict()
+    fresh = train.make_run("2.9 %", "eager", "loader", options).trainer.model.state_dict()
     assert not torch.equal(one["conv_in.weight"], fresh["conv_in.weight"])
 
 
@@ -56,8 +55,7 @@ def test_the_baseline_must_run(monkeypatch):
         train.measure("2.9 %", {}, parse(TINY))
 
 
-def test_the_command_line_names_what_there_is():
-    assert set(STUDENTS) == set(train.STUDENTS) and set(TRAIN_MODES) == set(train.MODES)
+def test_all_modes_on_a_gpu_and_the_baseline_first():
     options = parse(["train", "--device", "cuda"])
-    assert train.modes(options) == list(TRAIN_MODES)
+    assert options.students == list(train.STUDENTS) and train.modes(options) == list(train.MODES)
     assert train.modes(parse(["train", "--modes", "compile"])) == ["eager", "compile"]

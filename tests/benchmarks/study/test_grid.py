@@ -17,11 +17,9 @@ STUDY = Study(
 
 
 def row(cell: Cell, fd: float, status: str = "ok") -> dict[str, str]:
-    return {
-        **cell.labels, "study": cell.study, "phase": cell.phase, "hash": cell.hash,
-        "learning_rate": str(cell.rate), "seed": str(cell.seed), "status": status, "fd": str(fd),
-        "commit": "abc", "step": str(cell.stages[-1]),
-    }  # fmt: skip
+    named = {"study": cell.study, "phase": cell.phase, "hash": cell.hash, "commit": "abc"}
+    numbers = {"learning_rate": cell.rate, "seed": cell.seed, "fd": fd, "step": cell.stages[-1]}
+    return cell.labels | named | {key: str(x) for key, x in numbers.items()} | {"status": status}
 
 
 def play(study: Study, seeds, distance) -> dict[str, tuple[Cell, dict]]:
@@ -48,10 +46,8 @@ def test_each_combination_is_confirmed_at_its_own_best_rate():
     searched = [cell for cell, _ in found.values() if cell.phase == "search"]
     assert {cell.seed for cell in searched} == {SEARCH_SEED}
     # 1e-3 is the first of the study's rates, so one below it was tried.
-    assert {cell.rate for cell in searched if cell.settings["loss"] == "mse"} == {
-        3e-4, 1e-3, 3e-3, 1e-2
-    }  # fmt: skip
-    assert {cell.rate for cell in searched if cell.settings["loss"] == "none"} == {1e-3, 3e-3, 1e-2}
+    for loss, tried in {"mse": {3e-4, 1e-3, 3e-3, 1e-2}, "none": {1e-3, 3e-3, 1e-2}}.items():
+        assert {cell.rate for cell in searched if cell.settings["loss"] == loss} == tried
 
 
 def test_a_cell_is_asked_for_until_its_last_stage_is_there():
@@ -89,7 +85,7 @@ def test_search_goes_on_beyond_the_edge_that_is_best(start, best, tried):
 
 
 def test_a_sweep_takes_all_rates_and_seeds():
-    study = Study(**vars(STUDY) | {"search": False})
+    study = replace(STUDY, search=False)
     cells = study.pending("s", {}, range(2))
     assert len(cells) == 2 * 3 * 2
     assert {cell.phase for cell in cells} == {"confirm"}
@@ -109,7 +105,7 @@ def test_hash_is_of_what_decides_the_result():
 def test_cell_of_a_row_and_of_one_whose_settings_have_changed():
     cell = STUDY.pending("s", {}, [0])[0]
     assert STUDY.cell_of(row(cell, 1.0)) == cell
-    changed = Study(**vars(STUDY) | {"base": {"train_batch_size": 5}})
+    changed = replace(STUDY, base={"train_batch_size": 5})
     with pytest.raises(UsageError, match=f"--cell {cell.hash}: the settings of the study s .* abc"):
         changed.cell_of(row(cell, 1.0))
 

@@ -1,11 +1,12 @@
 """Which rows a figure compares, and under which names."""
 
 import math
+from itertools import product
 
 import pytest
 
 from benchmarks.study import reading
-from tests.benchmarks.study.rows_of_studies import row, save
+from tests.benchmarks.study.rows_of_studies import row, save, seeds
 
 
 def load(folder, rows):
@@ -30,28 +31,28 @@ def test_find_passes_by_timesteps_and_empty_files(tmp_path):
 
 
 def test_the_search_chooses_the_learning_rate_whatever_the_seeds_say(tmp_path):
-    rows = [row("capacity", "LIFT", seed=1000, phase="search", rate=rate, fd=fd)
-            for rate, fd in ((1e-3, 700), (3e-3, 500))]  # fmt: skip
-    rows.append(
-        row("capacity", "LIFT", seed=1000, phase="search", rate=1e-2, status="diverged", fd=1)
-    )
-    rows += [row("capacity", "LIFT", seed=seed, rate=rate, fd=100)
-             for rate in (1e-3, 1e-2) for seed in range(4)]  # fmt: skip
-    rows += [row("capacity", "LIFT", seed=seed, rate=3e-3, fd=900) for seed in range(3)]
+    rows = []
+    for rate, fd, status in ((1e-3, 700, "ok"), (3e-3, 500, "ok"), (1e-2, 1, "diverged")):
+        search = {"seed": 1000, "phase": "search", "status": status}
+        rows.append(row("capacity", "LIFT", rate=rate, fd=fd, **search))
+        rows += seeds("capacity", "LIFT", [900] * 3 if rate == 3e-3 else [100] * 4, rate=rate)
     study = load(tmp_path, rows)
     found = reading.compared(study.rows, study.axes)
-    assert [(each["seed"], each["learning_rate"]) for each in found] == [
-        (0, 3e-3), (1, 3e-3), (2, 3e-3)]  # fmt: skip
+    assert [each["seed"] for each in found] == [0, 1, 2]
+    assert {each["learning_rate"] for each in found} == {3e-3}
 
 
 def test_without_a_search_most_seeds_then_fewest_lost_then_distance_choose(tmp_path):
     def at(rate, count, fd, lost=0):
         states = ["diverged"] * lost + ["ok"] * (count - lost)
-        return [row("ablation", "LIFT", seed=seed, rate=rate, fd=fd, status=status)
-                for seed, status in enumerate(states)]  # fmt: skip
+        columns = {"rate": rate, "fd": fd}
+        return [
+            row("ablation", "LIFT", seed=seed, status=status, **columns)
+            for seed, status in enumerate(states)
+        ]
 
-    lucky, broken, good, poor = (
-        at(1e-4, 1, 10), at(1e-1, 3, 20, lost=1), at(1e-3, 3, 300), at(1e-2, 3, 400))  # fmt: skip
+    lucky, broken = at(1e-4, 1, 10), at(1e-1, 3, 20, lost=1)
+    good, poor = at(1e-3, 3, 300), at(1e-2, 3, 400)
     study = load(tmp_path, [*lucky, *broken, *poor, *good])
     assert {each["learning_rate"] for each in reading.compared(study.rows, ())} == {1e-3}
     study = load(tmp_path / "other", [*lucky, *broken])
@@ -59,9 +60,8 @@ def test_without_a_search_most_seeds_then_fewest_lost_then_distance_choose(tmp_p
 
 
 def test_each_step_has_its_own_rate_and_elsewhere_the_last_step_counts(tmp_path):
-    rows = [row("long", "LIFT", rate=rate, step=step, fd=fd)
-            for rate, step, fd in ((1e-2, 100, 5.0), (1e-2, 900, 9.0), (1e-3, 100, 8.0),
-                                   (1e-3, 900, 6.0))]  # fmt: skip
+    scores = {(1e-2, 100): 5.0, (1e-2, 900): 9.0, (1e-3, 100): 8.0, (1e-3, 900): 6.0}
+    rows = [row("long", "LIFT", rate=r, step=step, fd=fd) for (r, step), fd in scores.items()]
     study = load(tmp_path, rows)
     by_step = reading.compared(study.rows, ("step",))
     assert {each["step"]: each["learning_rate"] for each in by_step} == {100: 1e-2, 900: 1e-3}
@@ -76,8 +76,8 @@ def test_a_sweep_keeps_every_learning_rate(tmp_path):
 
 def test_rows_of_two_students_are_apart_unless_the_student_is_an_axis(tmp_path):
     rows = [row("ablation", "LIFT", student=student) for student in ("2 %", "10 %")]
-    assert [title for title, _ in reading.parts(load(tmp_path, rows))] == [
-        "student 2 %", "student 10 %"]  # fmt: skip
+    titles = [title for title, _ in reading.parts(load(tmp_path, rows))]
+    assert titles == ["student 2 %", "student 10 %"]
     ((title, together),) = reading.parts(
         load(tmp_path / "other", [each | {"study": "capacity"} for each in rows])
     )
@@ -85,23 +85,23 @@ def test_rows_of_two_students_are_apart_unless_the_student_is_an_axis(tmp_path):
 
 
 def test_lines_stand_in_the_usual_order_and_variants_after_them():
-    rows = [row("ablation", "LIFT+PLACE", variant="w = 1"), row("ablation", "LIFT+PLACE"),
-            row("ablation", "LIFT", variant="l2"), row("ablation", "no KD")]  # fmt: skip
+    labels = (("LIFT+PLACE", "w = 1"), ("LIFT+PLACE", ""), ("LIFT", "l2"), ("no KD", ""))
+    rows = [row("ablation", method, variant=variant) for method, variant in labels]
     assert list(reading.lines(rows)) == ["no KD", "LIFT+PLACE", "w = 1", "LIFT, l2"]
 
 
 def test_diverged_seeds_are_counted_and_left_out_of_the_mean():
-    rows = [row("capacity", "LIFT", seed=seed, fd=fd, status=status)
-            for seed, (fd, status) in enumerate([(4.0, "ok"), (9.0, "ok"), (1e6, "diverged"),
-                                                 (1.0, "not finite")])]  # fmt: skip
+    rows = seeds("capacity", "LIFT", (4.0, 9.0, 1e6, math.nan))
+    rows[2]["status"], rows[3]["status"] = "diverged", "not finite"
     assert reading.diverged(rows) == 2
-    assert reading.distance_of(rows).value == pytest.approx(6.0)
+    assert reading.estimate(rows).value == pytest.approx(6.0)  # geometric
+    assert reading.estimate(rows, "kid").value == pytest.approx(0.065)
 
 
 def test_the_ratio_is_to_the_same_place_on_the_axes_and_the_same_seed():
-    rows = [row("capacity", method, student=student, seed=seed, fd=fd) for method, student, fds in (
-        ("output KD", "2 %", (100.0, 400.0)), ("output KD", "10 %", (10.0, 10.0)),
-        ("LIFT", "2 %", (200.0, 800.0))) for seed, fd in enumerate(fds)]  # fmt: skip
+    rows = seeds("capacity", "output KD", (100.0, 400.0))
+    rows += seeds("capacity", "output KD", (10.0, 10.0), student="10 %")
+    rows += seeds("capacity", "LIFT", (200.0, 800.0))
     ratio = reading.ratio_to(rows, ("student",))
     found = ratio(rows[-2:])
     assert (found.value, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
@@ -130,19 +130,13 @@ def test_what_all_labels_of_an_axis_share_is_left_out():
     assert list(reading.columns(rows[:1], ("teacher",))) == ["1 M, predicts noise"]
 
 
-def test_variants_stand_in_the_order_of_their_study(tmp_path):
+def test_rows_stand_in_the_order_of_their_studys_levels(tmp_path):
     names = ["l2", "groups of 4", "output KD", "LIFT+PLACE", "of another time"]
     study = load(tmp_path, [row("ablation", "LIFT+PLACE", variant=name) for name in names])
-    assert [each["variant"] for each in study.rows] == [
-        "output KD", "LIFT+PLACE", "groups of 4", "l2", "of another time"
-    ]  # fmt: skip
-
-
-def test_rows_stand_in_the_order_of_their_studys_levels(tmp_path):
-    study = load(tmp_path, [row("initialisation", method, student=student, initialisation=start)
-                            for student in ("3 %", "25 %") for start in ("pruned", "random")
-                            for method in ("LIFT", "no KD")])  # fmt: skip
-    assert [(each["student"], each["initialisation"], each["method"]) for each in study.rows] == [
-        (student, start, method) for student in ("25 %", "3 %") for start in ("random", "pruned")
-        for method in ("no KD", "LIFT")
-    ]  # fmt: skip
+    ordered = ["output KD", "LIFT+PLACE", "groups of 4", "l2", "of another time"]
+    assert [each["variant"] for each in study.rows] == ordered
+    wanted = list(product(("25 %", "3 %"), ("random", "pruned"), ("no KD", "LIFT")))
+    labels = ("student", "initialisation", "method")
+    mixed = [dict(zip(labels, each, strict=True)) for each in reversed(wanted)]
+    study = load(tmp_path / "other", [row("initialisation", **each) for each in mixed])
+    assert [tuple(each[label] for label in labels) for each in study.rows] == wanted

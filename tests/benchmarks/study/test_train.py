@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from benchmarks.__main__ import main
-from benchmarks.study import grid, keep, together
+from benchmarks.study import grid, sheet
 from benchmarks.study import train as train_module
 from benchmarks.study.grid import Cell, Study
-from benchmarks.study.rows import COLUMNS, StudyFiles
+from benchmarks.study.rows import COLUMNS, StudyFiles, student_strip, teacher_strip
+from benchmarks.study.run import keep, together
 from benchmarks.study.studies import DIGITS, STUDIES, TEACHERS
-from benchmarks.study.train import _judge, of_training, save_picture, spikes, train
+from benchmarks.study.train import _evaluator, of_training, spikes, train
 from liftplace.common.errors import UsageError
 from liftplace.demo.experiment import TEACHER
 from liftplace.models.loading import load_model
@@ -31,17 +32,15 @@ LABELS = {"teacher": "T", "student": "S", "initialisation": "random", "method": 
 def few(monkeypatch):
     for name, value in FEW.items():
         monkeypatch.setitem(grid.SCORED, name, value)
-    _judge.cache_clear()
+    _evaluator.cache_clear()
     yield
-    _judge.cache_clear()
+    _evaluator.cache_clear()
 
 
 def cell(stages=(2,), **settings) -> Cell:
-    given = {
-        **DIGITS, **TEACHERS["1.2 M"], "student_block_out_channels": (8, 4, 4),
-        "train_batch_size": 2, "lr_warmup_steps": 0, "learning_rate": 1e-3, "seed": 0, **settings,
-    }  # fmt: skip
-    return Cell("s", "confirm", LABELS, given, stages)
+    base = DIGITS | TEACHERS["1.2 M"] | {"student_block_out_channels": (8, 4, 4), "seed": 0}
+    base |= {"train_batch_size": 2, "lr_warmup_steps": 0, "learning_rate": 1e-3}
+    return Cell("s", "confirm", LABELS, base | settings, stages)
 
 
 def test_students_train_together_as_alone_and_a_diverged_one_is_told(tmp_path):
@@ -68,8 +67,7 @@ def test_the_steps_of_the_sampler_change_scores_and_nothing_else(tmp_path):
     assert two.row["task_error"] == three.row["task_error"]
     assert two.row["fd"] != three.row["fd"] and two.row["fd_teacher"] != three.row["fd_teacher"]
     assert not torch.equal(two.pictures["teacher"], three.pictures["teacher"])
-    files = StudyFiles(tmp_path, "tiny", "cpu")
-    assert files.teacher_picture(two.row) != files.teacher_picture(three.row)
+    assert teacher_strip(two.row) != teacher_strip(three.row)
 
 
 def test_both_samplers_and_corrected_samples(tmp_path, monkeypatch):
@@ -80,15 +78,13 @@ def test_both_samplers_and_corrected_samples(tmp_path, monkeypatch):
     row = found.row
     same = [name for name in plain.row if name not in ("hash", "settings")]
     assert {name: row[name] for name in same} == {name: plain.row[name] for name in same}
-    added = {"fd_leading", "kid_leading", "pixel_error_leading", "mean_error_leading",
-             "fd_teacher_leading", "kid_teacher_leading", "fd_corrected_own",
-             "fd_corrected_teacher"}  # fmt: skip
+    scores = ("fd", "kid", "pixel_error", "mean_error", "fd_teacher", "kid_teacher")
+    added = {*(f"{name}_leading" for name in scores), "fd_corrected_own", "fd_corrected_teacher"}
     assert row.keys() - plain.row.keys() == added <= set(COLUMNS)
     assert row["fd_leading"] != row["fd"]
     assert len({row["fd_leading"], row["fd_corrected_own"], row["fd_corrected_teacher"]}) == 3
     assert 0 < row["mean_error_leading"] <= row["pixel_error_leading"]
-    files = StudyFiles(tmp_path, "tiny", "cpu")  # samples of the two are not the same
-    assert files.teacher_picture(row) != files.teacher_picture(plain.row)
+    assert teacher_strip(row) != teacher_strip(plain.row)
 
 
 def test_stages_go_on_from_each_other_and_after_an_interruption(tmp_path):
@@ -98,9 +94,9 @@ def test_stages_go_on_from_each_other_and_after_an_interruption(tmp_path):
     # What a stopped run leaves is taken up: here, all of it.
     again = [each.row for each in train(cells, tmp_path / "whole", "cpu")]
     assert again[-1]["fd"] == whole[-1]["fd"]
-    straight = train([cell(stages=(4,), loss="none", lr_scheduler="constant")],
-                     tmp_path / "straight", "cpu")[0].row  # fmt: skip
-    assert straight["fd"] == whole[-1]["fd"]
+    one = cell(stages=(4,), loss="none", lr_scheduler="constant")
+    (straight,) = train([one], tmp_path / "straight", "cpu")
+    assert straight.row["fd"] == whole[-1]["fd"]
 
 
 def test_a_teacher_that_is_not_there_yet(tmp_path):
@@ -121,25 +117,23 @@ def test_students_of_a_folder_of_colour_pictures(tmp_path):
         path = tmp_path / ("train" if number % 2 else "test") / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
-    save_pipeline(tiny_unet(in_channels=3, out_channels=3, sample_size=16), process(),
-                  tmp_path / "teacher")  # fmt: skip
-    folders = {"train_data_dir": str(tmp_path), "teacher_sha256": "x",
-               "pretrained_teacher_name_or_path": str(tmp_path / "teacher")}  # fmt: skip
-    kept = {name: x for name, x in cell().settings.items() if name != "dataset_name"} | folders
-    kept["student_block_out_channels"] = (4, 4)
-    cells = [Cell("s", "confirm", LABELS, kept | {"loss": "lift", "scope": scope}, (2,))
-             for scope in ("channel", "sample")]  # fmt: skip
+    teacher = tiny_unet(in_channels=3, out_channels=3, sample_size=16)
+    save_pipeline(teacher, process(), tmp_path / "teacher")
+    settings = {"train_data_dir": str(tmp_path), "teacher_sha256": "x", "loss": "lift"}
+    settings["pretrained_teacher_name_or_path"] = str(tmp_path / "teacher")
+    settings |= {"student_block_out_channels": (4, 4), "dataset_name": None}
+    cells = [cell(**settings, scope=scope) for scope in ("channel", "sample")]
     channel, sample = train(cells, tmp_path / "run", "cpu")
     assert channel.row["fd"] != sample.row["fd"]
     assert channel.pictures["student"].shape == (8, 3, 16, 16)
 
 
 def test_task_error_of_a_student_that_answers_nothing_is_one():
-    judge = _judge(TEACHERS["1.2 M"]["pretrained_teacher_name_or_path"], "digits", "cpu")
-    model = shrink(judge.teacher.config, (8, 4, 4))
+    evaluator = _evaluator(TEACHERS["1.2 M"]["pretrained_teacher_name_or_path"], "digits", "cpu")
+    model = shrink(evaluator.teacher.config, (8, 4, 4))
     torch.nn.init.zeros_(model.conv_out.weight)
     torch.nn.init.zeros_(model.conv_out.bias)
-    assert judge._task_error(model) == pytest.approx(1)
+    assert evaluator._task_error(model) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -171,13 +165,6 @@ def test_what_the_metrics_tell():
     assert of_training(log, "b") == {"spikes": 0}
 
 
-def test_picture_is_the_images_side_by_side(tmp_path):
-    samples = torch.linspace(-1, 1, 2 * 4).view(2, 1, 2, 2)
-    save_picture(samples, tmp_path / "new" / "x.png")
-    pixels = np.asarray(Image.open(tmp_path / "new" / "x.png"))
-    assert pixels.tolist() == [[0, 36, 146, 182], [73, 109, 219, 255]]
-
-
 def test_groups_share_their_batches_and_are_not_too_many():
     cells = [cell(seed=seed, loss=loss) for loss in ("none", "mse", "lift") for seed in (0, 1)]
     groups = list(together(cells, 2))
@@ -187,12 +174,10 @@ def test_groups_share_their_batches_and_are_not_too_many():
 
 @pytest.fixture
 def study(monkeypatch):
-    small = cell()
-    settings = {name: value for name, value in small.settings.items()
-                if name not in ("learning_rate", "seed")}  # fmt: skip
-    tiny = Study(question="?", base=settings, teachers={"T": {}}, students={"S": {}},
-                 methods={"no KD": {"loss": "none"}}, rates=(1e-3, 3e-3), search=False,
-                 stages=(2,))  # fmt: skip
+    settings = dict(cell().settings)
+    del settings["learning_rate"], settings["seed"]
+    levels = {"teachers": {"T": {}}, "students": {"S": {}}, "methods": {"no KD": {"loss": "none"}}}
+    tiny = Study("?", settings, **levels, rates=(1e-3, 3e-3), search=False, stages=(2,))
     monkeypatch.setitem(STUDIES, "tiny", tiny)
 
 
@@ -224,16 +209,16 @@ def test_stages_are_written_while_a_cell_goes_on(tmp_path):
     for steps in (["2"], ["2", "4"]):
         keep(files, cells, tmp_path / "run", {"commit": "abc"})
         assert [row["step"] for row in files.rows()] == steps
-        assert all(files.picture(row).exists() for row in files.rows())
+        assert {student_strip(row) for row in files.rows()} < sheet.read(files.samples_path).keys()
         last.write_bytes(kept)
-    assert files.teacher_picture(files.rows()[0]).exists()
+    assert teacher_strip(files.rows()[0]) in sheet.read(files.samples_path)
 
 
 WORKER = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from benchmarks.study import _start_worker
+from benchmarks.study.run import _start_worker
 pool = ProcessPoolExecutor(1, get_context("spawn"), _start_worker, ("cpu",))
 print(pool.submit(os.getpid).result(), flush=True)
 pool.submit(time.sleep, 600).result()

@@ -14,7 +14,8 @@ KERNELS |= {"_combine_kernel", "_backward_kernel"}
 PROGRAM = """
 import sys
 from pathlib import Path
-from benchmarks.compile import Issue, Problem, Row, compile_all, issue_all, write_rows
+from benchmarks.compile import compile_all, issue_all, write_rows
+from benchmarks.compile_rows import Issue, Problem, Row
 import torch
 
 if __name__ == "__main__":
