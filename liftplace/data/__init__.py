@@ -37,6 +37,7 @@ def load_dataset(
     split: str = "train",
     center_crop: bool = False,
     labels: bool = False,
+    class_map: str | Path | None = None,
     captions: bool = False,
     config_name: str | None = None,
     image_column: str = "image",
@@ -52,12 +53,15 @@ def load_dataset(
             on the Hub. A folder named digits is reached as ``"./digits"``.
         resolution: height and width of every image, in pixels.
         split: ``"train"`` or ``"test"``. The digits' 1,000 test images are never in ``"train"``.
-            A folder's split is its subfolder of that name; a folder without subfolders
-            ``train`` and ``test`` is all ``"train"``. Of IDX files ``"test"`` is those of t10k.
+            A folder's split is its subfolder of that name; a folder whose subfolders are not
+            splits alone is all ``"train"``. Of IDX files ``"test"`` is those of t10k.
         center_crop: cut the central square out of an image that is not square; otherwise the whole
             image is scaled to a square.
-        labels: give ``class_labels`` too: of a folder, the number of the subfolder by name.
-        captions: give ``captions`` too: of a folder, from its ``metadata.jsonl``.
+        labels: give ``class_labels`` too: of a folder, the number of the subfolder by name, numbers
+            as numbers.
+        class_map: JSON file with the number of each subfolder instead, like ``{"cat": 281}``.
+        captions: give ``captions`` too: of a folder, from its ``metadata.jsonl`` or
+            ``metadata.csv``.
         config_name: configuration of a dataset of the Hub.
         image_column, caption_column, label_column: columns of a dataset of the Hub; the second is
             also the caption's name in ``metadata.jsonl``.
@@ -88,7 +92,7 @@ def load_dataset(
     if of_the_hub or has_tables(folder):
         columns = {"image_column": image_column, "label_column": label_column}
         return HubImages(str(name_or_folder), config_name=config_name, **columns, **options)
-    return ImageFolder(folder, **options)
+    return ImageFolder(folder, class_map=class_map, **options)
 
 
 def open_dataset(config: DataConfig, resolution: int, *, labels: bool, captions: bool) -> Dataset:

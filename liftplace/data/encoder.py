@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, VQModel
 from torch import Tensor
 
 from liftplace.common.errors import UsageError
@@ -24,6 +24,7 @@ from liftplace.data.text import (
 )
 
 LATENTS = ("latent_mean", "latent_std")
+AUTOENCODERS = {"vae": AutoencoderKL, "vqvae": VQModel}  # by what pipelines call them
 VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", "spiece.model")
 
 
@@ -65,7 +66,7 @@ class Encoder:
         self.device, self.dtype = torch.device(device), dtype
         if self.vae is not None:
             # Activations of a VAE that asks for it overflow in float16.
-            overflows = dtype == torch.float16 and self.vae.config.force_upcast
+            overflows = dtype == torch.float16 and self.vae.config.get("force_upcast", False)
             needed = torch.float32 if overflows else dtype
             self.vae.to(self.device)
             if self.vae.dtype != needed:  # diffusers warns of every cast, even of one to the same
@@ -145,8 +146,12 @@ class Encoder:
     @torch.no_grad()
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents, as the model takes them: shifted, scaled."""
-        distribution = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
-        shift, scale = _shift_and_scale(self.vae.config)
+        encoded = self.vae.encode(images.to(self.device, self.vae.dtype))
+        shift, scale = self._shift_and_scale()
+        if isinstance(self.vae, VQModel):  # one latent an image; the decoder quantises
+            latents = encoded.latents.float()
+            return (latents - shift) * scale, torch.zeros_like(latents)
+        distribution = encoded.latent_dist
         return (distribution.mean.float() - shift) * scale, distribution.std.float() * scale
 
     @torch.no_grad()
@@ -154,7 +159,7 @@ class Encoder:
         """Latents to images (batch, channels, height, width), float32, about [-1, 1]."""
         if self.vae is None:
             return latents
-        shift, scale = _shift_and_scale(self.vae.config)
+        shift, scale = self._shift_and_scale()
         latents = (latents.to(self.device).float() / scale + shift).to(self.vae.dtype)
         # One at a time: the decoder needs a hundred times the memory of what it returns.
         images = [self.vae.decode(latent, return_dict=False)[0] for latent in latents.split(1)]
@@ -219,7 +224,7 @@ class Encoder:
         """Hashes of what latents and embeddings depend on: same hashes, same results."""
         vae = text = None
         if self.vae is not None:
-            vae = _hash(self.folder, ["vae"], _shift_and_scale(self.vae.config))
+            vae = _hash(self.folder, [self._vae_part()], _scaling(self.vae.config))
         if self.takes_captions:
             parts = [name for name in pipeline_index(self.folder) if is_of_text(name)]
             text = _hash(self.folder, sorted(parts), self.family.class_name)
@@ -239,7 +244,7 @@ class Encoder:
             raise UsageError(
                 f"--resolution is {resolution}, but {self.folder} needs a multiple of {multiple}"
             )
-        if native not in (None, resolution):
+        if native not in (None, resolution) and not self.family.takes_any_size:
             raise UsageError(f"--resolution is {resolution}, but {self.folder} works at {native}")
         return resolution
 
@@ -280,6 +285,15 @@ class Encoder:
 
     # Parts
 
+    def _shift_and_scale(self) -> tuple[Tensor, Tensor]:
+        """Numbers, or (1, channels, 1, 1)."""
+        values = (torch.tensor(each, device=self.device) for each in _scaling(self.vae.config))
+        shift, scale = (x.view(1, -1, 1, 1) if x.dim() else x for x in values)
+        return shift, scale
+
+    def _vae_part(self) -> str:
+        return next(part for part, kind in AUTOENCODERS.items() if isinstance(self.vae, kind))
+
     def _sizes(self, batch: int) -> dict[str, Tensor]:
         if batch not in self._sizes_by_batch:  # a copy to the device waits for it
             sizes = self.family.size_conditions(self.config, batch, self.resolution)
@@ -296,22 +310,32 @@ class Encoder:
         return pipeline
 
 
-def _load_vae(folder: Path) -> AutoencoderKL | None:
-    if not (folder / "vae").is_dir():
-        return None
+def _load_vae(folder: Path) -> AutoencoderKL | VQModel | None:
+    for part, kind in AUTOENCODERS.items():
+        if (folder / part).is_dir():
+            return _load_autoencoder(folder / part, kind)
+    return None
+
+
+def _load_autoencoder(folder: Path, kind: type) -> AutoencoderKL | VQModel:
     try:
-        vae, keys = AutoencoderKL.from_pretrained(
-            folder / "vae", use_safetensors=True, local_files_only=True, output_loading_info=True
+        vae, keys = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except UNREADABLE as error:
-        raise UsageError(f"cannot load the VAE in {folder / 'vae'}: {one_line(error)}") from error
+        raise UsageError(f"cannot load the VAE in {folder}: {one_line(error)}") from error
     if keys["missing_keys"]:
-        raise UsageError(f"{folder / 'vae'} is damaged or no AutoencoderKL: it lacks weights")
+        raise UsageError(f"{folder} is damaged or no {kind.__name__}: it lacks weights")
     return vae.requires_grad_(False).eval()
 
 
-def _shift_and_scale(config) -> tuple[float, float]:
-    return config.shift_factor or 0.0, config.scaling_factor
+def _scaling(config) -> tuple:
+    """Shift and scale of the latents as its config has them; of every channel where it says so."""
+    scale = config.scaling_factor
+    means, deviations = config.get("latents_mean"), config.get("latents_std")
+    if means is None or deviations is None:
+        return config.get("shift_factor") or 0.0, scale
+    return tuple(means), tuple(scale / deviation for deviation in deviations)
 
 
 def _hash(folder: Path, parts: list[str], settings: object) -> str:

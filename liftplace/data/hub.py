@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from liftplace.common.errors import UsageError
 from liftplace.data._checks import check_resolution, check_split
-from liftplace.data.images import to_tensor
+from liftplace.data.pictures import to_tensor
 
 TABLES = frozenset({".parquet", ".arrow"})
 

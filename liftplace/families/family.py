@@ -30,6 +30,9 @@ class Family(ABC):
     trains_variance: ClassVar[bool] = False
     """Whether a variance that it predicts is trained, since samplers read it."""
 
+    takes_any_size: ClassVar[bool] = False
+    """Whether a model with a `sample_size` works at other sizes too."""
+
     @property
     def model_class(self) -> type[nn.Module]:
         import diffusers
@@ -50,7 +53,7 @@ class Family(ABC):
         if type(self.sample_size(config)) not in (int, type(None)):
             return (
                 f"has sample_size {config['sample_size']}: need one number, the height and width "
-                "of what it denoises"
+                "of what it denoises, or twice the same"
             )
         return None
 
@@ -66,7 +69,10 @@ class Family(ABC):
 
     def sample_size(self, config: Config) -> int | None:
         """Height and width of an image or latent; None where the model takes any."""
-        return config["sample_size"]
+        size = config["sample_size"]
+        if isinstance(size, (list, tuple)) and len(set(size)) == 1:
+            return size[0]
+        return size
 
     # Conditions
 
@@ -158,6 +164,15 @@ class Family(ABC):
         """A model without weights, on the meta device: for its names and sizes."""
         with torch.device("meta"):
             return self.model_class(**config)
+
+    def unused_weights(self, config: Config) -> list[str]:
+        """Names of weights that the output does not depend on, because of an input of the model
+        that the family does not give. Nothing is computed."""
+        blank = self.skeleton(config)
+        with torch.device("meta"):
+            inputs = self.example(config)
+        self.predict(blank, *inputs).sum().backward()
+        return [name for name, weight in blank.named_parameters() if weight.grad is None]
 
     def example(self, config: Config, *, batch: int = 1, size: int | None = None, tokens: int = 8):
         """Random inputs (noisy, timesteps, conditions) of `predict`, on the CPU."""

@@ -10,10 +10,16 @@ from liftplace.families.unet_width import attended, narrow_unet
 
 ADDED = ("text_embeds", "time_ids")  # conditions of SDXL besides the tokens
 
+# Whose inputs are other than noise, timestep and text; LCMs are told the guidance by the last.
+OTHER_INPUTS = (
+    "class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "time_cond_proj_dim"
+)  # fmt: skip
+
 
 class UNet2DCondition(Family):
     class_name = "UNet2DConditionModel"
     component = "unet"
+    takes_any_size = True
 
     def unsupported_reason(self, config):
         if config["addition_embed_type"] not in (None, "text_time"):
@@ -21,9 +27,9 @@ class UNet2DCondition(Family):
                 f"has addition_embed_type {config['addition_embed_type']}: need none (Stable "
                 "Diffusion 1.x, 2.x) or text_time (SDXL)"
             )
-        for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
+        for name in OTHER_INPUTS:
             if config[name] is not None:
-                return f"has {name} {config[name]}, which is not supported"
+                return f"has {name} {config[name]}, an input that is not supported"
         return super().unsupported_reason(config)
 
     def embeddings(self, config):

@@ -66,6 +66,11 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         raise UsageError(
             f"{place} has a damaged model: no weights {', '.join(sorted(keys['missing_keys']))}"
         )
+    if unused := family.unused_weights(model.config):
+        raise UsageError(
+            f"the {family.class_name} in {place} takes an input that is not supported: without it, "
+            f"its output does not depend on {unused[0]}"
+        )
     return LoadedModel(model, _scheduler_config(folder), str(folder))
 
 

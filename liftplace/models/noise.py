@@ -1,7 +1,9 @@
 """The noise process: from clean images to a model's input and target."""
 
 from dataclasses import dataclass, field
+from inspect import signature
 
+import diffusers
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers import KarrasDiffusionSchedulers
@@ -18,7 +20,17 @@ from liftplace.models.config import TimestepSampling
 
 FLOW = "flow"
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", FLOW)
-DDPM_FAMILY = frozenset(scheduler.name for scheduler in KarrasDiffusionSchedulers)
+# Of EDM's the model is told other timesteps, and its input is scaled.
+DDPM_FAMILY = {scheduler.name for scheduler in KarrasDiffusionSchedulers}
+DDPM_FAMILY -= {"EDMEulerScheduler"}
+DDPM_FAMILY |= {"DDIMParallelScheduler", "DDPMParallelScheduler", "SASolverScheduler"}
+# Settings of a scheduler under which the model is told or asked something else.
+REFUSED = {
+    "timestep_type": ("continuous",),
+    "use_flow_sigmas": (True,),
+    "invert_sigmas": (True,),
+    "stochastic_sampling": (True,),
+}
 STANDARD = TimestepSampling()
 
 
@@ -53,13 +65,13 @@ class NoiseProcess:
     def __init__(self, config: dict, timesteps: TimestepSampling = STANDARD) -> None:
         name = config.get("_class_name", "DDPMScheduler")
         if name == "FlowMatchEulerDiscreteScheduler":
-            self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+            self.scheduler = _own_scheduler(name, config)
             self.prediction_type = FLOW
             # Copies, because set_timesteps replaces the scheduler's own.
             self._sigmas = self.scheduler.sigmas.clone()
             self._timesteps = self.scheduler.timesteps.clone()
         elif name in DDPM_FAMILY:
-            self.scheduler = DDPMScheduler.from_config(config)
+            self.scheduler = _as_ddpm(_own_scheduler(name, config))
             self.prediction_type = self.scheduler.config.prediction_type
         else:
             raise UsageError(
@@ -168,5 +180,41 @@ class NoiseProcess:
         Args:
             changes: settings in place of those, such as `timestep_spacing` or `clip_sample`.
         """
-        kind = FlowMatchEulerDiscreteScheduler if self.prediction_type == FLOW else DDIMScheduler
-        return kind.from_config(self.scheduler.config, **changes)
+        config = self.scheduler.config
+        if self.prediction_type == FLOW:
+            return FlowMatchEulerDiscreteScheduler.from_config(config, **changes)
+        if config.beta_schedule == "sigmoid":  # which DDIM does not know by name
+            changes = {"trained_betas": self.scheduler.betas.tolist()} | changes
+        return DDIMScheduler.from_config(config, **changes)
+
+
+def _own_scheduler(name: str, config: dict):
+    """The scheduler of this class, whose own defaults stand for what its file leaves out."""
+    try:
+        scheduler = getattr(diffusers, name).from_config(config)
+    except (ImportError, NotImplementedError, TypeError, ValueError) as error:
+        raise UsageError(f"the scheduler {name}: {' '.join(str(error).split())}") from error
+    for setting, values in REFUSED.items():
+        if scheduler.config.get(setting) in values:
+            raise UsageError(
+                f"the scheduler {name} with {setting}={scheduler.config[setting]} is not "
+                "supported: its model is told other timesteps, or asked for something else"
+            )
+    return scheduler
+
+
+def _as_ddpm(own) -> DDPMScheduler:
+    """The same noise, clipping and spacing as those of a scheduler of the DDPM family."""
+    # What a class has no setting for it does not do. Only settings are taken, because by diffusers'
+    # notes beside them a default of one class would become that of the other.
+    known = {name for kind in (DDPMScheduler, DDIMScheduler) for name in signature(kind).parameters}
+    nothing = {"clip_sample": False, "thresholding": False, "timestep_spacing": "linspace"}
+    settings = nothing | {name: own.config[name] for name in known & own.config.keys()}
+    scheduler = DDPMScheduler.from_config(settings)
+    # Some classes keep the last alpha-bar from 0 where the terminal SNR is zero.
+    if not torch.allclose(own.alphas_cumprod, scheduler.alphas_cumprod, rtol=1e-4, atol=1e-6):
+        raise UsageError(
+            f"the scheduler {type(own).__name__} makes another noise of its settings than "
+            "DDPMScheduler: it is not supported"
+        )
+    return scheduler

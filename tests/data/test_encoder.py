@@ -11,6 +11,7 @@ from liftplace.common.errors import UsageError
 from liftplace.data.encoder import Encoder
 from liftplace.models.loading import load_model
 from tests.families.pipelines import PIPELINES, tiny_pipeline
+from tests.families.tiny import tiny_model
 
 TEXT = [name for name in PIPELINES if name not in ("UNet2DModel", "DiTTransformer2DModel")]
 LATENT = [name for name in PIPELINES if name != "UNet2DModel"]
@@ -49,6 +50,42 @@ def test_decoding_undoes_the_scaling(name, encoders):
     expected = encoder.vae.decode(mean).sample
     decoded = encoder.decode(encoder.latents({"images": images(2)}))
     torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_latents_of_a_vqvae_are_those_of_the_ldm_pipeline(tmp_path):
+    vqvae = diffusers.VQModel(
+        latent_channels=3, num_vq_embeddings=16, sample_size=16, block_out_channels=(4, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4, scaling_factor=0.5,
+    ).eval()  # fmt: skip
+    unet = tiny_model("UNet2DModel")
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    diffusers.LDMPipeline(vqvae, unet, scheduler).save_pretrained(tmp_path)
+    encoder = Encoder(load_model(tmp_path))
+    assert encoder.shape == (3, 8, 8) and encoder.resolution == 16
+    with torch.no_grad():
+        expected = vqvae.encode(images(2)).latents * 0.5
+        decoded = vqvae.decode(expected / 0.5).sample  # as LDMPipeline does
+    latents = encoder.latents({"images": images(2)}, torch.ones(2, 3, 8, 8))
+    torch.testing.assert_close(latents, expected)
+    torch.testing.assert_close(encoder.decode(latents), decoded)
+    assert encoder.fingerprint["vae"]
+
+
+def test_latents_are_centred_by_channel_where_the_vae_says_so(tmp_path):
+    mean, deviation = [1.0, -2.0, 0.5, 0.0], [4.0, 5.0, 6.0, 3.0]
+    folders = [tiny_pipeline("DiTTransformer2DModel", tmp_path / name) for name in ("plain", "new")]
+    file = folders[1] / "vae" / "config.json"
+    changes = {"latents_mean": mean, "latents_std": deviation}
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    plain, centred = (Encoder(load_model(folder)) for folder in folders)
+    pixels, scale = {"images": images(2)}, plain.vae.config.scaling_factor
+    mean, deviation = (torch.tensor(each).view(1, 4, 1, 1) for each in (mean, deviation))
+    expected = (plain.latents(pixels) / scale - mean) * scale / deviation
+    torch.testing.assert_close(centred.latents(pixels), expected)
+    decoded = [each.decode(each.latents(pixels)) for each in (plain, centred)]
+    torch.testing.assert_close(*decoded, atol=1e-5, rtol=1e-5)
+    assert plain.fingerprint != centred.fingerprint
 
 
 def heard_by_the_model(folder, captions):

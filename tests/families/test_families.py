@@ -97,7 +97,8 @@ def test_variance_is_split_off():
         ("UNet2DModel", {"class_embed_type": "timestep"}, "has class_embed_type timestep"),
         ("UNet2DConditionModel", {"in_channels": 9}, "has out_channels 4 and in_channels 9"),
         ("UNet2DConditionModel", {"addition_embed_type": "image"}, "has addition_embed_type image"),
-        ("UNet2DConditionModel", {"num_class_embeds": 3}, "has num_class_embeds 3, which is not"),
+        ("UNet2DConditionModel", {"num_class_embeds": 3}, "has num_class_embeds 3, an input"),
+        ("UNet2DConditionModel", {"time_cond_proj_dim": 16}, "has time_cond_proj_dim 16, an input"),
     ],
 )
 def test_models_that_cannot_be_trained(class_name, changes, message):
@@ -113,3 +114,22 @@ def test_class_without_a_family():
         family_of({"_class_name": "AutoencoderKL"}, "here")
     with pytest.raises(UsageError, match="here is a model of unknown class"):
         family_of({}, "here")
+
+
+def test_a_square_sample_size_may_stand_twice():
+    (family,) = (each for name, each in families().items() if name == "UNet2DModel")
+    assert family.sample_size({"sample_size": [8, 8]}) == 8
+    config = {"_class_name": "UNet2DModel", **TINY["UNet2DModel"], "sample_size": [8, 8]}
+    assert family_of(config) is family
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_the_output_depends_on_every_weight(name):
+    model = tiny_model(name)
+    assert family_of_model(model).unused_weights(model.config) == []
+
+
+def test_weights_of_an_input_that_is_not_given_are_found():
+    model = tiny_model("UNet2DConditionModel", time_cond_proj_dim=16)
+    unused = family_of_model(model).unused_weights(model.config)
+    assert unused == ["time_embedding.cond_proj.weight"]

@@ -61,7 +61,7 @@ BAD_LINES = {
     "no line": ("", r"1 images have no caption in .*metadata\.jsonl, the first is .*1\.png"),
     "no JSON": ("1.png: a cat", r"metadata\.jsonl, line 1: need .* got 1\.png: a cat"),
     "no text": ('{"file_name": "1.png"}', r"line 1: need \{.file_name"),
-    "a list": ('{"file_name": "1.png", "text": ["a"]}', "line 1: the caption must be text"),
+    "a list": ('{"file_name": "1.png", "text": [1]}', "line 1: the caption must be text"),
     "a number": ("3", "line 1: need"),
 }
 
@@ -73,4 +73,35 @@ def test_missing_and_damaged_captions_are_named(tmp_path, case):
     if line is not None:
         (tmp_path / "metadata.jsonl").write_text(line)
     with pytest.raises(UsageError, match=message):
+        load_dataset(tmp_path, resolution=8, captions=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.jsonl", '\ufeff{"file_name": "a/1.png", "text": "a cat"}\n'),
+        ("metadata.jsonl", '{"file_name": "a\\\\1.png", "text": "a cat"}\r\n'),
+        ("metadata.jsonl", '{"file_name": "a/1.png", "text": ["a cat", "one cat"]}'),
+        ("metadata.jsonl", '{"file_name": "a/1.png", "text": "a cat"}\n' * 2),
+        ("metadata.csv", '\ufefffile_name,text\r\na/1.png,"a cat"\r\n'),
+        ("metadata.csv", "file_name,caption\na/1.png,a cat\n"),
+    ],
+)
+def test_what_other_programs_write_is_read(tmp_path, name, text):
+    save_images(tmp_path, ["a/1.png"])
+    (tmp_path / name).write_bytes(text.encode())
+    assert load_dataset(tmp_path, resolution=8, captions=True)[0]["captions"] == "a cat"
+
+
+def test_accents_are_the_same_however_they_are_composed(tmp_path):
+    save_images(tmp_path, ["e\u0301.png"])  # as macOS writes it
+    save_captions(tmp_path, {"\u00e9.png": "a cat"})
+    assert load_dataset(tmp_path, resolution=8, captions=True)[0]["captions"] == "a cat"
+
+
+def test_two_captions_of_one_image_are_named(tmp_path):
+    save_images(tmp_path, ["1.png"])
+    lines = [f'{{"file_name": "1.png", "text": "{text}"}}' for text in ("a cat", "a dog")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UsageError, match=r"line 2: a second, other caption of .*1\.png"):
         load_dataset(tmp_path, resolution=8, captions=True)

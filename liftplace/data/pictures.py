@@ -1,0 +1,117 @@
+"""Pictures in files, whatever Pillow opens, to RGB."""
+
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from liftplace.common.errors import UsageError
+
+SUFFIXES = frozenset({
+    ".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",
+    ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+BACKGROUND = (255, 255, 255)  # behind what is transparent: white, as browsers show it
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+# What Pillow's decoders raise on damaged files.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+READERS = 8  # threads that look at headers
+
+
+def read_picture(path: Path, resolution: int, center_crop: bool) -> Tensor:
+    """(3, resolution, resolution), float32 in [-1, 1].
+
+    Raises:
+        UsageError: the file is no picture, damaged, or of a kind that has no one meaning.
+    """
+    try:
+        with Image.open(path) as file:
+            return to_tensor(file, resolution, center_crop)
+    except UNREADABLE as error:
+        raise UsageError(f"cannot read image {path}: {_reason(error)}") from error
+
+
+def check_headers(paths: Sequence[Path]) -> None:
+    """Open every file as far as its header, with a progress bar where there are many.
+
+    Raises:
+        UsageError: files that are no pictures, with the first few names.
+    """
+    with ThreadPoolExecutor(READERS) as readers:
+        problems = tqdm(
+            readers.map(_problem, paths, chunksize=64), total=len(paths),
+            desc="Checking images", unit="image", disable=len(paths) < 10_000,
+        )  # fmt: skip
+        broken = [(path, problem) for path, problem in zip(paths, problems, strict=True) if problem]
+    if broken:
+        first = "; ".join(f"{path}: {problem}" for path, problem in broken[:3])
+        more = "" if len(broken) <= 3 else f"; and {len(broken) - 3} more"
+        raise UsageError(f"cannot read image {first}{more}: repair, move or remove")
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                if file.mode == "I" and file.format != "PNG":
+                    return INTEGERS
+    except UNREADABLE as error:
+        return _reason(error)
+    return None
+
+
+INTEGERS = "32-bit integers, whose white is unknown: save it with 8 or 16 bits"
+
+
+def _reason(error: Exception) -> str:
+    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+
+
+def to_tensor(image: Image.Image, resolution: int, center_crop: bool) -> Tensor:
+    """A picture to (3, resolution, resolution) in [-1, 1], the right way up.
+
+    Args:
+        center_crop: cut the central square out; otherwise the whole is scaled to a square.
+
+    Raises:
+        ValueError: a kind of picture that has no one meaning in 8 bits.
+    """
+    image = to_rgb(ImageOps.exif_transpose(image))
+    if center_crop:  # cropped first, because Lanczos would look beyond a box
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32))  # (height, width, 3)
+    return pixels.permute(2, 0, 1) / 127.5 - 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: 16 bits and floats scaled, transparency over `BACKGROUND`."""
+    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format == "PNG"):
+        return _grey(np.asarray(image, dtype=np.float64) / 65535)
+    if image.mode == "I":
+        raise ValueError(INTEGERS)
+    if image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError(
+                f"floats from {values.min():g} to {values.max():g}: need them in [0, 1]"
+            )
+        return _grey(values)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        below = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+        image = Image.alpha_composite(below, image)
+    return image.convert("RGB")
+
+
+def _grey(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.rint(values * 255).astype(np.uint8)).convert("RGB")

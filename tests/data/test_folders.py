@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from liftplace.common.errors import UsageError
+from liftplace.data import load_dataset
+from tests.data.pictures import save_images
+
+
+def names(folder, **options):
+    dataset = load_dataset(folder, resolution=8, **options)
+    return [path.relative_to(folder).as_posix() for path in dataset.paths]
+
+
+def test_hidden_files_and_folders_are_no_pictures(tmp_path):
+    save_images(tmp_path, ["cat/a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/b.png"])
+    (tmp_path / "cat" / "._a.png").write_bytes(b"\0\5\x16\7")
+    assert names(tmp_path) == names(tmp_path, labels=True) == ["cat/a.png"]
+    assert load_dataset(tmp_path, resolution=8, labels=True).classes == ("cat",)
+
+
+def test_linked_folders_count_and_circles_end(tmp_path):
+    save_images(tmp_path / "elsewhere", ["1.png"])
+    data = tmp_path / "data"
+    save_images(data, ["dog/2.png"])
+    (data / "cat").symlink_to(tmp_path / "elsewhere")
+    (data / "dog" / "again").symlink_to(data)
+    assert names(data, labels=True) == ["cat/1.png", "dog/2.png"]
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_class_called_train_does_not_hide_the_others(tmp_path, labels):
+    save_images(tmp_path, [f"{name}/1.png" for name in ("bicycle", "car", "train")])
+    assert names(tmp_path, labels=labels) == ["bicycle/1.png", "car/1.png", "train/1.png"]
+
+
+def test_folders_without_pictures_are_neither_split_nor_class(tmp_path):
+    save_images(tmp_path, ["train/1.png", "validation/2.png"])
+    (tmp_path / "notes").mkdir()
+    assert names(tmp_path) == ["train/1.png"]
+    with pytest.raises(UsageError, match="no folder .*test"):
+        names(tmp_path, split="test")
+
+
+def test_classes_that_are_numbers_are_ordered_as_numbers(tmp_path):
+    save_images(tmp_path, [f"{number}/0.png" for number in range(12)])
+    dataset = load_dataset(tmp_path, resolution=8, labels=True)
+    for index, path in enumerate(dataset.paths):
+        assert dataset[index]["class_labels"] == int(path.parent.name)
+
+
+def test_a_class_map_gives_the_numbers(tmp_path):
+    save_images(tmp_path / "data", ["tench/1.png", "hen/2.png"])
+    file = tmp_path / "map.json"
+    file.write_text(json.dumps({"tench": 0, "hen": 8, "goose": 99}))
+    dataset = load_dataset(tmp_path / "data", resolution=8, labels=True, class_map=file)
+    assert [int(dataset[index]["class_labels"]) for index in range(2)] == [8, 0]
+    assert dataset.classes == ("tench", *[""] * 7, "hen")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", 'must be like {"cat": 0'),
+        ('{"hen": -1}', 'must be like {"cat": 0'),
+        ("{", "cannot read --class_map"),
+        ('{"dog": 1}', "has no number for hen"),
+    ],
+)
+def test_a_wrong_class_map_is_named(tmp_path, content, message):
+    save_images(tmp_path / "data", ["hen/2.png"])
+    (tmp_path / "map.json").write_text(content)
+    with pytest.raises(UsageError, match=message):
+        load_dataset(tmp_path / "data", resolution=8, labels=True, class_map=tmp_path / "map.json")
