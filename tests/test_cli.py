@@ -13,6 +13,7 @@ from PIL import Image
 import liftplace
 from liftplace.cli import main
 from liftplace.models.loading import load_model
+from liftplace.models.noise import NoiseProcess
 from liftplace.models.saving import save_pipeline
 from liftplace.train.run_folder import read_metrics
 from tests.train.tiny import process, tiny_unet
@@ -122,6 +123,34 @@ def test_distil_then_sample(capsys, distill, tmp_path):
     code, out, _ = call(capsys, [*sample, "--num_inference_steps", 2])
     assert code == 0 and str(grid) in out
     assert Image.open(grid).size[0] > 16
+
+
+def test_pictures_of_nan_are_not_written(capsys, tmp_path):
+    zero_snr = NoiseProcess(
+        {"rescale_betas_zero_snr": True, "clip_sample": False, "timestep_spacing": "trailing"}
+    )
+    save_pipeline(tiny_unet(), zero_snr, tmp_path / "model")
+    sample = ["sample", "--model", tmp_path / "model", "--output", tmp_path / "grid.png"]
+    code, _, err = call(capsys, [*sample, "--num_inference_steps", 2, "--num_samples", 2])
+    assert code == 1 and "makes samples with NaN or infinity in them" in err
+    assert not (tmp_path / "grid.png").exists()
+
+
+def test_more_steps_than_the_process_has_are_refused(capsys, teacher, tmp_path):
+    flags = ["--model", teacher, "--output", tmp_path / "x.png", "--num_inference_steps", 1001]
+    code, _, err = call(capsys, ["sample", *flags])
+    assert code == 2 and "has 1000 timesteps: give at most 1000" in err
+
+
+def test_the_launchers_accumulation_divides_nothing(capsys, distill, monkeypatch, tmp_path):
+    norms = []
+    for number, steps in enumerate(("1", "4")):
+        monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", steps)
+        folder = tmp_path / str(number)
+        code, _, _ = call(capsys, distill(output_dir=folder, max_train_steps=1, seed=3))
+        assert code == 0
+        norms.append(read_metrics(folder / "metrics.jsonl")[-1]["gradient_norm"])
+    assert norms[0] == norms[1]
 
 
 def test_train_from_scratch(capsys, tmp_path):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from liftplace.common.errors import UsageError
+from liftplace.common.errors import NonFiniteError, UsageError
 from liftplace.common.settings import at_least, check_types
 
 
@@ -48,6 +48,7 @@ def sample(config: SampleConfig) -> None:
 
     Raises:
         UsageError: no such model, or conditions that it does not take.
+        NonFiniteError: samples that are not finite.
     """
     from liftplace.data.encoder import Encoder
     from liftplace.evaluate.sampling import Sampler, sampling_options
@@ -62,5 +63,9 @@ def sample(config: SampleConfig) -> None:
         seed=config.seed,
         **sampling_options(config),
     )
+    if not images.isfinite().all():
+        raise NonFiniteError(
+            f"{config.model} makes samples with NaN or infinity in them: nothing was written"
+        )
     save_grid(images, config.output)
     print(f"{config.output}: {config.num_samples} samples of {config.model}")

@@ -242,7 +242,17 @@ def _guided(
 
 
 def set_timesteps(scheduler, num_inference_steps: int, noise: Tensor) -> None:
-    """Sets the timesteps of samples that start at this noise (N, channels, height, width)."""
+    """Sets the timesteps of samples that start at this noise (N, channels, height, width).
+
+    Raises:
+        UsageError: more steps than the noise process has timesteps.
+    """
+    most = scheduler.config.num_train_timesteps
+    if num_inference_steps > most:
+        raise UsageError(
+            f"num_inference_steps is {num_inference_steps}, but the noise process has {most} "
+            f"timesteps: give at most {most}"
+        )
     if not scheduler.config.get("use_dynamic_shifting"):
         scheduler.set_timesteps(num_inference_steps)
         return

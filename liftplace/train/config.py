@@ -141,6 +141,11 @@ class ObjectiveConfig(Settings):
         at_least(1, self, "num_groups")
         at_least(2, self, "group_size")
         positive(self, "kd_space_max_weight")
+        if self.kd_space != "prediction" and self.loss == "none":
+            raise UsageError(
+                f"kd_space {self.kd_space} weighs --loss, which is none: give --loss mse, or leave "
+                "it out"
+            )
         if isinstance(self.weight, float):
             between(0, 1, self, "weight")
         for one, other in (("eps", "eps_of_sum"), ("group_size", "num_groups")):

@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, ProjectConfiguration
+from accelerate.utils import (
+    DistributedType,
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+)
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
@@ -213,6 +217,8 @@ def _new_accelerator(config: RunConfig) -> Accelerator:
         trackers.append(config.report_to)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
+        # Given, because accelerate launch hands on a number that would divide the losses once more.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=trackers,
         project_config=ProjectConfiguration(folder, logging_dir=folder / config.logging_dir),
         step_scheduler_with_optimizer=False,  # the schedule counts optimiser steps of the run

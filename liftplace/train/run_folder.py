@@ -4,7 +4,7 @@ metrics.jsonl has one JSON object a line, {"step": 10, "loss": 0.3, ...}.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import yaml
@@ -14,6 +14,7 @@ from liftplace import __version__
 from liftplace.common.errors import UsageError
 from liftplace.common.files import write_text_whole
 from liftplace.common.settings import may_change_on_resume
+from liftplace.train.objective import Objective
 from liftplace.train.run_config import RunConfig
 
 RECORD = "run.json"
@@ -39,7 +40,8 @@ def check_output_dir(config: RunConfig) -> None:
             f"--output_dir {folder} holds another run: name a new folder, or continue that run "
             "with --resume_from_checkpoint latest"
         )
-    _check_same(folder, "settings", asdict(config), may_change_on_resume(type(config)))
+    recorded = _defaults(type(config)) | _read(folder, "settings")
+    _check_same(folder, asdict(config), recorded, may_change_on_resume(type(config)))
 
 
 def check_same_run(config: RunConfig, objectives: dict[str, dict], effective_batch: int) -> None:
@@ -50,7 +52,8 @@ def check_same_run(config: RunConfig, objectives: dict[str, dict], effective_bat
     folder = Path(config.output_dir)
     if not (folder / RECORD).is_file():
         return
-    _check_same(folder, "objectives", objectives)
+    recorded = _read(folder, "objectives")
+    _check_same(folder, *map(_with_defaults, (objectives, recorded)))
     recorded = _read(folder, "effective_batch")
     if recorded != effective_batch:
         raise UsageError(
@@ -92,8 +95,20 @@ def _read(folder: Path, part: str):
         raise UsageError(f"cannot read {folder / RECORD}, the record of the run") from error
 
 
-def _check_same(folder: Path, part: str, new: dict, may_change: frozenset[str] = frozenset()):
-    new, recorded = _plain(new), _read(folder, part)
+def _defaults(settings_class: type) -> dict:
+    """What a record says that is older than some settings: they were not there to be changed."""
+    every = fields(settings_class)
+    return _plain({each.name: each.default for each in every if each.default is not MISSING})
+
+
+def _with_defaults(objectives: dict[str, dict]) -> dict[str, dict]:
+    return {name: _defaults(Objective) | each for name, each in objectives.items()}
+
+
+def _check_same(
+    folder: Path, new: dict, recorded: dict, may_change: frozenset[str] = frozenset()
+) -> None:
+    new = _plain(new)
     for name in sorted((new.keys() | recorded.keys()) - may_change):
         if new.get(name) != recorded.get(name):
             raise UsageError(

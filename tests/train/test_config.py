@@ -20,6 +20,7 @@ from liftplace.train.config import preset_file, preset_files
         ({"feature_mask": 0.0}, "feature_mask must be greater than 0, got 0.0"),
         ({"kd_min_timestep": -1.0}, "kd_min_timestep must be at least 0, got -1.0"),
         ({"kd_weight_schedule": "step"}, "one of constant, linear, cosine, got 'step'"),
+        ({"kd_space": "sample", "loss": "none"}, "kd_space sample weighs --loss, which is none"),
         ({"student_block_out_channels": (8, 0)}, "one positive number a level"),
     ],
 )

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -56,6 +57,17 @@ def test_folder_of_another_run_is_refused_and_left_alone(config, tmp_path):
     with pytest.raises(UsageError, match="its steps see 8 images, not 16: keep train_batch_size"):
         check_same_run(resumed(config), OBJECTIVES, 16)
     assert (tmp_path / "run" / RECORD).read_bytes() == record
+
+
+def test_settings_that_are_newer_than_the_record_had_their_defaults(config, tmp_path):
+    claim_output_dir(config, OBJECTIVES, 8)
+    file = tmp_path / "run" / RECORD
+    record = json.loads(file.read_text())
+    del record["settings"]["kd_space"], record["settings"]["seed"]
+    file.write_text(json.dumps(record))
+    check_output_dir(resumed(config))
+    with pytest.raises(UsageError, match="its kd_space is prediction, not sample"):
+        check_output_dir(resumed(config, kd_space="sample"))
 
 
 def test_same_run_may_be_resumed_and_prolonged(config):
