@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.cases import Case
 from benchmarks.implementations import YARDSTICKS, Implementation
 from liftplace import reference
+from liftplace._arguments import LossArguments
 
 LOSS_TOLERANCE = 1e-5  # relative; losses are float32 whatever the input
 FREE_TIES_LOSS_TOLERANCE = 5e-4  # where ties may fall to either side of a group's edge
@@ -45,8 +46,7 @@ def expected(case: Case, student: Tensor, teacher: Tensor) -> Expected:
         order = reference.order_by_error(s, t, size)
         error = (t - s).square().gather(1, order)
     s = s.double().requires_grad_()
-    options = {"norm": "l1", "weight": "adaptive", "terms": "both", "reduction": "mean"}
-    loss, fit = reference.loss_in_order(s, t.double(), order, rows, size, eps=1e-7, **options)
+    loss, fit = reference.loss_in_order(s, t.double(), order, rows, size, LossArguments())
     (gradient,) = torch.autograd.grad(loss, s)
     smooth = ((fit.slope - 1).abs() > KINK) & (fit.intercept.abs() > KINK)  # (rows, groups)
     tied = error[:, size - 1 : -1 : size] == error[:, size::size]  # (rows, groups - 1)

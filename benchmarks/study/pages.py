@@ -42,7 +42,8 @@ class Numbers:
     `<!-- end -->`: a score from the rows, or a ratio paired by seed with its interval.
 
     A cell is STUDY COLUMN METHOD, and where these leave several settings, what tells them apart:
-    `regime fd_leading LIFT+PLACE @ narrow norms`; labels of a row, "500 steps" or "rate 0.01".
+    `regime fd_leading LIFT+PLACE @ narrow norms`; labels of a row, "500 steps",
+    "rate 0.01" or "seed 0".
     After the slash only what differs: `/ output KD`, `/ output KD @ wide norms`.
 
     Args:
@@ -79,7 +80,7 @@ class Numbers:
         rows = [
             row
             for row in self._compared(study).get(method, [])
-            if all(condition in _labels(row) for condition in conditions)
+            if all(condition in [*_labels(row), f"seed {row['seed']}"] for condition in conditions)
         ]
         settings = {tuple(_labels(row)) for row in rows}
         if len(settings) != 1:

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from liftplace.common.errors import UsageError
 from liftplace.data.encoder import Encoder
 from liftplace.evaluate.sampling import Sampler, initial_noise, sample_images
 from liftplace.models.loading import load_model
+from liftplace.models.noise import NoiseProcess
 from tests.families.pipelines import tiny_pipeline
 
 
@@ -139,7 +141,8 @@ def test_conditions_that_the_model_does_not_take(tmp_path):
 
 def test_the_record_is_strict_json(tmp_path):
     sampler, _ = sampler_of("PixArtTransformer2DModel", tmp_path)
-    record = sampler.record()
-    assert record["class"] == "DDIMScheduler" and record["lambda_min_clipped"] == "-Infinity"
+    unlimited = Sampler(NoiseProcess({"sample_max_value": math.inf}), sampler.encoder)
+    record = unlimited.record()
+    assert record["class"] == "DDIMScheduler" and record["sample_max_value"] == "Infinity"
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert not any(name.startswith("_") for name in record)
