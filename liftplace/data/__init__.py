@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
+from liftplace.common.distributed import distributed_state, main_process_decides
 from liftplace.common.errors import UsageError
 from liftplace.data.cache import CachedLatents, is_cache
 from liftplace.data.config import DataConfig
@@ -96,8 +97,13 @@ def load_dataset(
 
 
 def open_dataset(config: DataConfig, resolution: int, *, labels: bool, captions: bool) -> Dataset:
-    """The dataset that a command's settings name; see `load_dataset`."""
-    return load_dataset(
+    """The dataset that a command's settings name; see `load_dataset`. Of a folder of images every
+    file is looked at first, and the classes are printed with their numbers.
+
+    Raises:
+        UsageError: as `load_dataset`; or files that are no images, with their names.
+    """
+    dataset = load_dataset(
         config.dataset_name or config.train_data_dir,
         resolution=resolution,
         center_crop=config.center_crop,
@@ -107,4 +113,17 @@ def open_dataset(config: DataConfig, resolution: int, *, labels: bool, captions:
         image_column=config.image_column,
         caption_column=config.caption_column,
         label_column=config.label_column,
+        class_map=config.class_map,
     )
+    if isinstance(dataset, ImageFolder):
+        state = distributed_state()
+        main_process_decides(state, dataset.verify)
+        if labels and state.is_main_process:
+            print(f"classes: {_shown(dataset.class_numbers)}")
+    return dataset
+
+
+def _shown(numbers: dict[str, int], most: int = 10) -> str:
+    names = [f"{number} is {name}" for name, number in numbers.items()]
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

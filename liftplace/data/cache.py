@@ -59,6 +59,7 @@ class CachedLatents(Dataset):
         self._verify()
         self.channels = self.record["latent_shape"][0]
         self.classes = None if self.record["classes"] is None else tuple(self.record["classes"])
+        self.has_class_map = self.record.get("class_map", False)
         self.has_captions = self.record["fingerprint"]["text"] is not None
         self.null_text = load_file(self.folder / NULL_TEXT) if self.has_captions else None
         self._open = {}

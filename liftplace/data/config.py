@@ -23,6 +23,9 @@ class DataConfig(Settings):
     caption_column: str = "text"
     label_column: str = "label"
     """Columns of a dataset of the Hub, and caption's name in metadata.jsonl."""
+    class_map: str | None = None
+    """JSON file with the class number of each subfolder of images, like {"cat": 281}; by default
+    their places by name, numbers in the order of numbers."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
     center_crop: bool = False

@@ -78,6 +78,7 @@ def _record(config: EncodeConfig, encoder: Encoder, dataset) -> dict:
         "images": len(dataset),
         "dataset": dataset.identity(),
         "classes": dataset.classes,
+        **({"class_map": True} if getattr(dataset, "has_class_map", False) else {}),
         "center_crop": config.center_crop,
         "mixed_precision": config.mixed_precision,
         "shard_size": config.shard_size,

@@ -120,7 +120,7 @@ class Encoder:
             if self.takes_captions and not dataset.has_captions:
                 raise UsageError(f"{self.folder} takes captions, but the dataset has none")
         if self.takes_labels:
-            self._check_classes(dataset.classes)
+            self._check_classes(dataset)
         if self.takes_captions:
             self._check_text()
 
@@ -258,14 +258,16 @@ class Encoder:
                 f"the images have {channels} channels, but {self.folder} takes {needed}{hint}"
             )
 
-    def _check_classes(self, classes: tuple[str, ...] | None) -> None:
-        if classes is None:
+    def _check_classes(self, dataset) -> None:
+        if dataset.classes is None:
             raise UsageError(f"{self.folder} takes class labels, but the dataset has none")
-        if len(classes) != self.family.num_classes(self.config):
+        count, needed = len(dataset.classes), self.family.num_classes(self.config)
+        # Whoever gives numbers to the classes may leave some of the model's out.
+        if count != needed and not (getattr(dataset, "has_class_map", False) and count < needed):
             raise UsageError(
-                f"the dataset has {len(classes)} classes, but {self.folder} was made for "
-                f"{self.family.num_classes(self.config)}: a folder of images needs one subfolder "
-                "(which may be empty) for each"
+                f"the dataset has {count} classes, but {self.folder} was made for {needed}: a "
+                "folder of images needs one subfolder (which may be empty) for each, or give "
+                "--class_map FILE, which says the number of each"
             )
 
     def _check_text(self) -> None:

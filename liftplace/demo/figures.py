@@ -75,11 +75,11 @@ def save_losses(curves: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _curve(curves: list[dict], learner: str, term: str) -> np.ndarray | None:
-    """A learner's term over the steps; plain output KD's only term stands for the fine one."""
+def _curve(curves: list[dict], model: str, term: str) -> np.ndarray | None:
+    """A model's term over the steps; plain output KD's only term stands for the fine one."""
     for name in (term, "kd") if term == "fine" else (term,):
-        if f"{learner}/{name}" in curves[0]:
-            return np.array([line[f"{learner}/{name}"] for line in curves])
+        if f"{model}/{name}" in curves[0]:
+            return np.array([line[f"{model}/{name}"] for line in curves])
     return None
 
 

@@ -163,7 +163,7 @@ def _cells(scores: dict) -> tuple[str, str]:
 
 
 def _terms(line: dict, name: str) -> dict:
-    """One learner's part of a line of metrics.jsonl; the teacher has none."""
+    """One model's part of a line of metrics.jsonl; the teacher has none."""
     prefix = f"{name}/"
     return {key.removeprefix(prefix): line[key] for key in line if key.startswith(prefix)}
 

@@ -148,7 +148,7 @@ def settings_table(runs: Sequence["Run"]) -> list[list[str]]:
     """A header and a row a setting: the main ones, and those that are not the same in all runs. A
     run without a record has no column."""
     known = [run for run in runs if run.settings]
-    # A learner's objective is complete; the settings repeat part of it.
+    # A model's objective is complete; the settings repeat part of it.
     settings = [run.settings | run.objective for run in known]
     names = {name: None for name in SHOWN} | {name: None for each in settings for name in each}
     rows = [["setting", *(run.label for run in known)]]

@@ -28,11 +28,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Run:
-    """One learner of a run."""
+    """One model of a run."""
 
     label: str
     settings: dict  # of config.yaml or run.json; empty where the folder has neither
-    objective: dict  # of the learner; empty where run.json does not have it
+    objective: dict  # of the model; empty where run.json does not have it
     effective_batch: int | None  # images an optimiser step
     curves: dict[str, Curve]  # by metric, without those that have no finite value
     samples: dict[int, Path]  # the pictures by step
@@ -57,7 +57,7 @@ class Run:
 
 def read_runs(folders: tuple[str, ...]) -> list[Run]:
     """The runs in these folders, each labelled by as much of its path as tells it from the others;
-    a run of several learners gives one Run a learner.
+    a run of several models gives one Run a model.
 
     Raises:
         UsageError: a folder is missing, given twice, or holds no metrics; a file in it cannot be
@@ -90,27 +90,27 @@ def _read_run(name: str, folder: Path, label: str) -> list[Run]:
     settings = settings | {f"prune: {name}": value for name, value in pruned.items()}
     objectives = record.get("objectives") or {}
     samples = _samples(folder / "samples")
-    learners = _learners(lines, objectives)
-    if len(learners) == 1:  # it has no name
+    models = _models(lines, objectives)
+    if len(models) == 1:  # it has no name
         objectives, samples = (
             {"": next(iter(each.values()), {})} for each in (objectives, samples)
         )
     return [
         Run(
-            label=f"{label}: {name}" if len(learners) > 1 else label,
+            label=f"{label}: {name}" if len(models) > 1 else label,
             settings=settings,
             objective=objectives.get(name, {}),
             effective_batch=record.get("effective_batch"),
             curves=_curves(lines, prefix),
             samples=samples.get(name, {}),
         )
-        for name, prefix in learners.items()
+        for name, prefix in models.items()
     ]
 
 
-def _learners(lines: list[dict], objectives: dict) -> dict[str, str]:
-    """Prefix of each learner's metrics by its name; the only one has neither. Without a record, as
-    the demo's folder is, the losses tell the learners."""
+def _models(lines: list[dict], objectives: dict) -> dict[str, str]:
+    """Prefix of each model's metrics by its name; the only one has neither. Without a record, as
+    the demo's folder is, the losses tell the models."""
     names = list(objectives)
     if not names:
         keys = {key: None for line in lines for key in line}
@@ -137,7 +137,7 @@ def _curves(lines: list[dict], prefix: str) -> dict[str, Curve]:
 
 
 def _samples(folder: Path) -> dict[str, dict[int, Path]]:
-    """The pictures by learner and step."""
+    """The pictures by model and step."""
     pictures: dict[str, dict[int, Path]] = {}
     for path in sorted(folder.glob("*.png")):
         if match := SAMPLE.fullmatch(path.name):

@@ -3,7 +3,10 @@ import json
 import pytest
 
 from liftplace.common.errors import UsageError
-from liftplace.data import load_dataset
+from liftplace.data import load_dataset, open_dataset
+from liftplace.data.config import DataConfig
+from liftplace.data.encoder import Encoder
+from liftplace.models.loading import load_model
 from tests.data.pictures import save_images
 
 
@@ -72,3 +75,26 @@ def test_a_wrong_class_map_is_named(tmp_path, content, message):
     (tmp_path / "map.json").write_text(content)
     with pytest.raises(UsageError, match=message):
         load_dataset(tmp_path / "data", resolution=8, labels=True, class_map=tmp_path / "map.json")
+
+
+def test_a_folder_is_looked_through_before_a_command_uses_it(tmp_path, capsys):
+    save_images(tmp_path, ["cat/1.png", "dog/2.png"])
+    config = DataConfig(train_data_dir=str(tmp_path))
+    open_dataset(config, 8, labels=True, captions=False)
+    assert "classes: 0 is cat, 1 is dog" in capsys.readouterr().out
+    (tmp_path / "dog" / "3.jpg").write_text("<html>")
+    with pytest.raises(UsageError, match=r"3\.jpg: not an image"):
+        open_dataset(config, 8, labels=True, captions=False)
+
+
+def test_a_model_of_more_classes_takes_a_folder_with_a_map(pipelines, tmp_path):
+    save_images(tmp_path / "data", ["cat/1.png", "dog/2.png"])
+    (tmp_path / "map.json").write_text('{"cat": 7, "dog": 2}')
+    encoder = Encoder(load_model(pipelines("DiTTransformer2DModel")))
+    plain, mapped = (
+        load_dataset(tmp_path / "data", resolution=16, labels=True, class_map=class_map)
+        for class_map in (None, tmp_path / "map.json")
+    )
+    with pytest.raises(UsageError, match="2 classes, but .* was made for 10.*--class_map FILE"):
+        encoder.check(plain)
+    encoder.check(mapped)
