@@ -14,6 +14,7 @@ from liftplace.evaluate.sampling import sample_images
 from liftplace.models.noise import DDPM_FAMILY, NoiseProcess
 from tests.families.tiny import tiny_model
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers' of NumPy
 SAMPLES, STEPS = 64, 40
 SHAPE = (3, 8, 8)
 MEAN, SPREAD = 0.4, 1.3  # of what is drawn; beyond [-1, 1], as latents are
