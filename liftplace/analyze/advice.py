@@ -48,8 +48,8 @@ def advise(
         return Advice("norms", share, _widen(student, norms, share, noisy))
     if share_in_image >= LARGE_COARSE:
         text = (
-            f"Train longer, or pull on means and scales (--loss place): {share_in_image:.0%} of "
-            f"the error that t > {noisy:g} carries into the image is coarse."
+            f"Train longer, or pull on means (--moment_weight 0.5): {share_in_image:.0%} of the "
+            f"error that t > {noisy:g} carries into the image is coarse."
         )
         return Advice("coarse", share_in_image, text)
     text = (

@@ -22,10 +22,10 @@ class DataConfig(Settings):
     image_column: str = "image"
     caption_column: str = "text"
     label_column: str = "label"
-    """Columns of a dataset of the Hub, and caption's name in metadata.jsonl."""
+    """Columns of a dataset of the Hub, and caption's name in metadata.jsonl or metadata.csv."""
     class_map: str | None = None
     """JSON file with the class number of each subfolder of images, like {"cat": 281}; by default
-    their places by name, numbers in the order of numbers."""
+    their places by name, or as numbers if all are numbers."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
     center_crop: bool = False

@@ -75,8 +75,9 @@ class NoiseProcess:
             self.prediction_type = self.scheduler.config.prediction_type
         else:
             raise UsageError(
-                f"the scheduler {name} is not supported: need one of the DDPM family or "
-                "FlowMatchEulerDiscreteScheduler"
+                f"the scheduler {name} is not supported: its model is told or asked for something "
+                "else. Supported are FlowMatchEulerDiscreteScheduler and "
+                f"{', '.join(sorted(DDPM_FAMILY))}"
             )
         if self.prediction_type not in PREDICTION_TYPES:
             raise UsageError(

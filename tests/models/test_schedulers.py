@@ -109,7 +109,9 @@ def off(value, expected, statistic, truth, clipped) -> float:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_every_other_scheduler_is_refused_in_one_line(name):
-    with pytest.raises(UsageError, match=rf"the scheduler {name} is not supported: need") as error:
+    with pytest.raises(
+        UsageError, match=rf"the scheduler {name} is not supported: its model"
+    ) as error:
         NoiseProcess({"_class_name": name})
     assert "\n" not in str(error.value)
 
