@@ -6,7 +6,6 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from liftplace.common.distributed import distributed_state, main_process_decides
 from liftplace.common.errors import UsageError
 from liftplace.data.cache import CachedLatents, is_cache
 from liftplace.data.config import DataConfig
@@ -116,6 +115,9 @@ def open_dataset(config: DataConfig, resolution: int, *, labels: bool, captions:
         class_map=config.class_map,
     )
     if isinstance(dataset, ImageFolder):
+        # Here, because flags wait for no accelerate.
+        from liftplace.common.distributed import distributed_state, main_process_decides
+
         state = distributed_state()
         main_process_decides(state, dataset.verify)
         if labels and state.is_main_process:
