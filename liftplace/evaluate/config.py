@@ -39,7 +39,7 @@ class EvaluateConfig:
     fd with --feature_network inception."""
     num_samples: int = 1000
     num_inference_steps: int = 25
-    """Of DDIM, in flow matching of Euler, with the spacing and clipping of the model's scheduler."""
+    """Of DDIM, in flow matching of Euler, spaced and clipped as the model's scheduler says."""
     seed: int = 0
     batch_size: int = 64
     """Images that are made at a time."""

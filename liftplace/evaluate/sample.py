@@ -17,7 +17,7 @@ class SampleConfig:
     """The PNG, which must not exist yet."""
     num_samples: int = 64
     num_inference_steps: int = 25
-    """Of DDIM, in flow matching of Euler, with the spacing and clipping of the model's scheduler."""
+    """Of DDIM, in flow matching of Euler, spaced and clipped as the model's scheduler says."""
     seed: int = 0
     batch_size: int = 64
     resolution: int | None = None
