@@ -18,7 +18,7 @@ from liftplace.analyze.trajectory import corrected_with, trajectory_fit
 from liftplace.data import load_dataset
 from liftplace.evaluate.agreement import agreement
 from liftplace.evaluate.evaluator import Evaluator
-from liftplace.evaluate.features import Lite0Features
+from liftplace.evaluate.features import Lite0Features, spread
 from liftplace.evaluate.sampling import initial_noise, sample_images
 from liftplace.evaluate.scores import Scores
 from liftplace.models.costs import count_macs, count_parameters
@@ -199,10 +199,7 @@ def _sampling_options(sampler: Sampler) -> dict[str, Any]:
 
 
 def _evenly(dataset, count: int) -> Tensor:
-    """So many images, spread evenly: the digits are sorted by class."""
-    if count > len(dataset):
-        raise ValueError(f"count must be at most {len(dataset)}, the number of images, got {count}")
-    return dataset.images(torch.arange(count) * len(dataset) // count)
+    return dataset.images(spread(len(dataset), count))
 
 
 def _by_timestep(cell: Cell, stage: int, errors) -> list[dict[str, Any]]:

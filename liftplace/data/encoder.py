@@ -287,11 +287,14 @@ class Encoder:
 
     # Parts
 
-    def _shift_and_scale(self) -> tuple[Tensor, Tensor]:
-        """Numbers, or (1, channels, 1, 1)."""
-        values = (torch.tensor(each, device=self.device) for each in _scaling(self.vae.config))
-        shift, scale = (x.view(1, -1, 1, 1) if x.dim() else x for x in values)
-        return shift, scale
+    def _shift_and_scale(self) -> list[float | Tensor]:
+        """Numbers, for which nothing is copied to the device; or (1, channels, 1, 1) each."""
+        return [
+            torch.tensor(each, device=self.device).view(1, -1, 1, 1)
+            if isinstance(each, tuple)
+            else each
+            for each in _scaling(self.vae.config)
+        ]
 
     def _vae_part(self) -> str:
         return next(part for part, kind in AUTOENCODERS.items() if isinstance(self.vae, kind))

@@ -43,7 +43,9 @@ def check_headers(paths: Sequence[Path]) -> None:
     Raises:
         UsageError: files that are no pictures, with the first few names.
     """
-    with ThreadPoolExecutor(READERS) as readers:
+    # Warnings are the process's, not a thread's: they are quiet around all readers.
+    with warnings.catch_warnings(), ThreadPoolExecutor(READERS) as readers:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         problems = tqdm(
             readers.map(_problem, paths, chunksize=64), total=len(paths),
             desc="Checking images", unit="image", disable=len(paths) < 10_000,
@@ -57,11 +59,9 @@ def check_headers(paths: Sequence[Path]) -> None:
 
 def _problem(path: Path) -> str | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                if file.mode == "I" and file.format != "PNG":
-                    return INTEGERS
+        with Image.open(path) as file:
+            if file.mode == "I" and file.format != "PNG":
+                return INTEGERS
     except UNREADABLE as error:
         return _reason(error)
     return None

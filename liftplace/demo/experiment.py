@@ -13,7 +13,7 @@ from liftplace.common.files import RESULTS, check_free, new_folder
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.demo.figures import save_losses, save_samples
-from liftplace.demo.measure import demo_evaluator, measure, spread
+from liftplace.demo.measure import demo_evaluator, measure
 from liftplace.demo.methods import LABELS, MAPPED, METHODS, for_cpu, new_student_trainers
 from liftplace.demo.results import (
     announcement,
@@ -25,6 +25,7 @@ from liftplace.demo.results import (
 )
 from liftplace.demo.settings import FAST, FULL, DemoSettings
 from liftplace.demo.threads import choose_num_threads
+from liftplace.evaluate.features import spread
 from liftplace.evaluate.sampling import Sampler
 from liftplace.models.loading import LoadedModel, load_model, predict
 from liftplace.models.saving import save_pipeline

@@ -4,13 +4,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from liftplace.demo.settings import DemoSettings
 from liftplace.evaluate.agreement import Agreement, agreement
 from liftplace.evaluate.evaluator import Evaluator
-from liftplace.evaluate.features import Lite0Features
+from liftplace.evaluate.features import Lite0Features, spread
 from liftplace.evaluate.sampling import Sampler
 from liftplace.evaluate.scores import Scores
 from liftplace.models.costs import count_macs, count_parameters
@@ -82,10 +81,3 @@ def measure(
             sampling_seconds=seconds,
         )
     return measured, samples
-
-
-def spread(size: int, count: int) -> Tensor:
-    """``count`` indices spread evenly over ``size``; the digits are sorted by class."""
-    if count > size:
-        raise ValueError(f"count must be at most {size}, the number of images, got {count}")
-    return torch.arange(count) * size // count

@@ -198,3 +198,10 @@ def _content_hash(images: Tensor, network: nn.Module) -> str:
     digest.update(repr(settings).encode())
     digest.update(images.numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def spread(size: int, count: int) -> Tensor:
+    """``count`` indices spread evenly over ``size``; the digits are sorted by class."""
+    if count > size:
+        raise ValueError(f"count must be at most {size}, the number of images, got {count}")
+    return torch.arange(count) * size // count

@@ -1,10 +1,10 @@
-import pytest
 import torch
 
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
-from liftplace.demo.measure import demo_evaluator, measure, spread
+from liftplace.demo.measure import demo_evaluator, measure
 from liftplace.demo.settings import DemoSettings
+from liftplace.evaluate.features import spread
 from liftplace.evaluate.sampling import Sampler
 from liftplace.models.loading import LoadedModel
 from liftplace.models.noise import NoiseProcess
@@ -13,14 +13,6 @@ from tests.train.tiny import tiny_unet
 
 def new_model(seed):
     return tiny_unet(seed, sample_size=16).eval()
-
-
-def test_spread_covers_every_class_alike():
-    labels = load_dataset("digits", resolution=16, split="test").labels
-    for count in (50, 500, 1000):
-        assert torch.bincount(labels[spread(1000, count)].long()).tolist() == [count // 10] * 10
-    with pytest.raises(ValueError, match="at most 1000"):
-        spread(1000, 1001)
 
 
 def test_the_floor_is_near_and_noise_is_far(tmp_path):

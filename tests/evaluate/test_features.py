@@ -11,6 +11,7 @@ from liftplace.evaluate.features import (
     extract_features,
     open_reference,
     real_features,
+    spread,
 )
 
 
@@ -135,3 +136,11 @@ def test_split_and_number_of_the_images():
     )
     with pytest.raises(UsageError, match="num_samples is 1001, but --data digits has 1000 images"):
         open_reference("digits", 8, 1001, flag="--data", split="test")
+
+
+def test_spread_covers_every_class_alike():
+    labels = load_dataset("digits", resolution=16, split="test").labels
+    for count in (50, 500, 1000):
+        assert torch.bincount(labels[spread(1000, count)].long()).tolist() == [count // 10] * 10
+    with pytest.raises(ValueError, match="at most 1000"):
+        spread(1000, 1001)
