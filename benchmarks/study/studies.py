@@ -262,6 +262,16 @@ STUDIES = {
         **IN_REGIME, students=NARROW, methods=REGIME_METHODS,
         rates=(3e-3, 1e-2, 3e-2), stages=(4000,),
     ),
+    "regime_32": Study(
+        "Is it so at 32x32?",
+        base=REGIME, teachers={"noise, 32x32": teacher("benchmarks/teachers/noise32")},
+        students={**NARROW, **WIDE}, search=False,
+        methods={
+            label: REGIME_METHODS[label]
+            for label in ("output KD", "LIFT+PLACE", "output KD + |means|", "output KD in v")
+        },
+        rates=(1e-2,), stages=(6000,),
+    ),
     "fashion_capacity": Study(
         "Who wins at which size of the student? Fashion-MNIST.",
         base=FASHION, teachers=FASHION_TEACHER, students=FASHION_SIZES, methods=METHODS,
