@@ -1,7 +1,7 @@
 """The two commands that train: from scratch, and from a teacher."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ from liftplace.train.loop import fit, new_trainers
 from liftplace.train.objective import Objective, SpaceWeight
 from liftplace.train.run_config import RunConfig
 from liftplace.train.run_folder import check_output_dir
+from liftplace.train.step_time import seconds_a_step
 from liftplace.train.trainer import TrainerSpec
 from liftplace.train.vlb import VLBLoss
 
@@ -55,11 +56,12 @@ def train(config: TrainConfig) -> None:
     loaded = LoadedModel(model, None, source)
     encoder = Encoder(loaded, resolution)
     encoder.check(dataset, random_flip=config.random_flip)
+    spec = TrainerSpec(model, Objective("none"), config, name="model")
+    _warn_of_warmup(config)
     if config.dry_run:
-        _print_estimate(config, None, loaded, dataset, encoder)
+        _print_estimate(config, None, loaded, spec, dataset, encoder, process)
         return
     check_push(config)
-    spec = TrainerSpec(model, Objective("none"), config, name="model")
     (trainer,) = new_trainers([spec], config)
     fit([trainer], dataset=dataset, encoder=encoder, process=process, config=config)
     trainer.save(config.output_dir, process)
@@ -89,8 +91,9 @@ def distill(config: DistillConfig) -> None:
     spec = trainer_spec(config, student, teacher, process, encoder)
     if process.prediction_type == "epsilon" and distributed_state().is_main_process:
         _warn_of_norms(config, student.model)
+    _warn_of_warmup(config)
     if config.dry_run:
-        _print_estimate(config, teacher, student, dataset, encoder)
+        _print_estimate(config, teacher, student, spec, dataset, encoder, process)
         return
     check_push(config)
     (trainer,) = new_trainers([spec], config)
@@ -115,12 +118,28 @@ def _print_estimate(
     config: RunConfig,
     teacher: LoadedModel | None,
     student: LoadedModel,
+    spec: TrainerSpec,
     dataset: Dataset,
     encoder: Encoder,
+    process: NoiseProcess,
 ) -> None:
+    size = encoder.shape[-1]
+    # Before the steps, which change the model.
+    estimate = estimate_resources(config, teacher, student, len(dataset), size)
+    needed = teacher.model if spec.objective.needs_teacher else None
+    try:
+        seconds = seconds_a_step(
+            spec,
+            dataset=dataset,
+            encoder=encoder,
+            process=process,
+            config=config,
+            teacher=needed,
+        )
+    except torch.OutOfMemoryError:
+        seconds = None
     if distributed_state().is_main_process:
-        size = encoder.shape[-1]
-        print(estimate_resources(config, teacher, student, len(dataset), size).table())
+        print(replace(estimate, seconds_a_step=seconds).table())
 
 
 def trainer_spec(
@@ -220,6 +239,15 @@ def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
         seed=derive_seed(config.seed, "student"),
     )
     return LoadedModel(model, None, "the new student")
+
+
+def _warn_of_warmup(config: RunConfig) -> None:
+    warmup, total = config.warmup_steps(config.max_train_steps), config.max_train_steps
+    if warmup >= total and distributed_state().is_main_process:
+        print(
+            f"Warning: --lr_warmup_steps is {warmup} and --max_train_steps {total}: the learning "
+            f"rate never reaches {config.learning_rate:g}. Leave --lr_warmup_steps out for a tenth"
+        )
 
 
 def _warn_of_norms(config: DistillConfig, student: nn.Module) -> None:

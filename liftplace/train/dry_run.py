@@ -30,11 +30,13 @@ class ResourceEstimate:
     effective_batch: int  # images an optimiser step
     steps: int
     images: int  # of the dataset
+    learning_rate: str  # and its schedule, in words
     memory: dict[str, int]  # by what takes it; without the allocator's and the framework's own
     checkpoint: int  # one on disk
     checkpoints: int  # kept at the end
     result: int
     free_disk: int
+    seconds_a_step: float | None = None  # measured; None where a step does not fit into memory
 
     @property
     def disk(self) -> int:
@@ -47,11 +49,19 @@ class ResourceEstimate:
             *self._models(),
             ("effective batch", f"{self.effective_batch:,} images"),
             ("steps", f"{self.steps:,} ({epochs:.2f} epochs of {self.images:,} images)"),
+            ("learning rate", self.learning_rate),
+            ("time", self._time()),
             *((f"memory: {name}", _size(value)) for name, value in self.memory.items()),
             ("memory: sum", f"{_size(sum(self.memory.values()))} a process, an estimate"),
             ("disk", f"{_size(self.disk)}: {parts}; {_size(self.free_disk)} free"),
         ]
         return text_table(rows, left=2)
+
+    def _time(self) -> str:
+        seconds = self.seconds_a_step
+        if seconds is None:
+            return "not measured: a step does not fit into the device's memory"
+        return f"about {_duration(seconds * self.steps)}, {seconds:.3g} s a step here"
 
     def _models(self) -> list[tuple[str, str]]:
         student, teacher = self.student_parameters, self.teacher_parameters
@@ -65,7 +75,11 @@ class ResourceEstimate:
 
 
 def estimate_resources(
-    config: RunConfig, teacher: LoadedModel | None, student: LoadedModel, images: int, size: int
+    config: RunConfig,
+    teacher: LoadedModel | None,
+    student: LoadedModel,
+    images: int,
+    size: int,
 ) -> ResourceEstimate:
     """
     Args:
@@ -98,12 +112,24 @@ def estimate_resources(
         effective_batch=effective_batch(config, distributed_state().num_processes),
         steps=total,
         images=images,
+        learning_rate=describe_learning_rate(config),
         memory={name: value for name, value in memory.items() if value},
         checkpoint=weights + adam + ema,
         checkpoints=min(kept, config.checkpoints_total_limit or kept),
         result=weights + _other_parts(teacher),
         free_disk=shutil.disk_usage(_existing(Path(config.output_dir).resolve())).free,
     )
+
+
+def describe_learning_rate(config: RunConfig) -> str:
+    """The learning rate and what the schedule makes of it, in words."""
+    warmup, total = config.warmup_steps(config.max_train_steps), config.max_train_steps
+    if warmup >= total:
+        return f"{config.learning_rate:g} is not reached: --lr_warmup_steps {warmup:,}"
+    start = f"{config.learning_rate:g}" + (f" after {warmup:,} steps of warm-up" if warmup else "")
+    if config.lr_scheduler.startswith("constant"):
+        return f"{start}, constant"
+    return f"{start}, then {config.lr_scheduler.replace('_', ' ')} to {config.lr_min:g}"
 
 
 def _activations(family: Family, config, size: int, checkpointing: bool) -> int:
@@ -144,6 +170,13 @@ def _other_parts(teacher: LoadedModel | None) -> int:
 
 def _existing(folder: Path) -> Path:
     return folder if folder.exists() else _existing(folder.parent)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _size(value: int) -> str:

@@ -103,7 +103,7 @@ def fit(
     """
     run_folder.check_output_dir(config)
     accelerator = trainers[0].accelerator
-    teacher = _prepare_teacher(teacher, trainers, config)
+    teacher = prepare_teacher(teacher, trainers, config)
     checkpoints = Checkpoints(config.output_dir, config.checkpoints_total_limit)
     start = _resume(checkpoints, trainers, config)
     encoder.to(accelerator.device, DTYPES[accelerator.mixed_precision])
@@ -232,9 +232,14 @@ def _new_accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def _prepare_teacher(
+def prepare_teacher(
     model: nn.Module | None, trainers: list[ModelTrainer], config: RunConfig
 ) -> Teacher | None:
+    """The teacher as `train_step` calls it: frozen, on the trainers' device.
+
+    Raises:
+        ValueError: no model is given, and an objective needs one.
+    """
     if model is None:
         if any(trainer.objective.needs_teacher for trainer in trainers):
             raise ValueError("teacher is None, but an objective compares with one")

@@ -54,20 +54,17 @@ def _adam(config: OptimizerConfig) -> type[torch.optim.Optimizer]:
 
 def new_schedule(optimizer: torch.optim.Optimizer, config: OptimizerConfig, max_train_steps: int):
     """The learning rate by step, no lower than `lr_min` after the warm-up."""
+    warmup = config.warmup_steps(max_train_steps)
     schedule = get_scheduler(
         config.lr_scheduler,
         optimizer,
-        num_warmup_steps=config.lr_warmup_steps,
+        num_warmup_steps=warmup,
         num_training_steps=max_train_steps,
     )
     (factor,), floor = schedule.lr_lambdas, config.lr_min / config.learning_rate
     if floor > 0:
         schedule.lr_lambdas = [
-            lambda step: (
-                factor(step) * (1 - floor) + floor
-                if step >= config.lr_warmup_steps
-                else factor(step)
-            )
+            lambda step: factor(step) * (1 - floor) + floor if step >= warmup else factor(step)
         ]
     return schedule
 

@@ -72,7 +72,9 @@ class OptimizerConfig(Settings):
     """AdamW of bitsandbytes, with its state in 8 bits."""
     learning_rate: float = 1e-4
     lr_scheduler: Scheduler = "cosine"
-    lr_warmup_steps: int = 500
+    lr_warmup_steps: int | None = None
+    """Steps until --learning_rate is reached; by default 500, or a tenth of a run of fewer than
+    5,000 steps."""
     lr_min: float = 0.0
     """Learning rate that the schedule falls to."""
     adam_beta1: float = 0.95
@@ -87,6 +89,14 @@ class OptimizerConfig(Settings):
         at_least(0, self, "lr_warmup_steps", "max_grad_norm", "adam_weight_decay", "lr_min")
         between(0, 1, self, "adam_beta1", "adam_beta2")
         positive(self, "learning_rate", "adam_epsilon")
+
+    def warmup_steps(self, max_train_steps: int) -> int:
+        """Steps until the learning rate is reached, in a run of so many."""
+        if self.lr_scheduler == "constant":
+            return 0
+        if self.lr_warmup_steps is None:
+            return min(500, max_train_steps // 10)
+        return self.lr_warmup_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +249,8 @@ class RunConfig(
     output_dir: MayChange[str] = ""
     """Folder of the run: new or empty, or that of the run to resume."""
     dry_run: MayChange[bool] = False
-    """Print sizes, memory, batch, steps and disk of the run, and stop before it starts."""
+    """Print sizes, memory, batch, steps, learning rate, time and disk of the run, after a few steps
+    that measure it, and stop before it starts."""
 
     def check_complete(self) -> None:
         """Raises UsageError if what has no default was not given."""

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,23 @@ def test_a_last_norm_of_one_channel_a_group_is_warned_of(
     assert printed.count(NARROW) == (remedy is not None)
     assert remedy is None or remedy in printed
     assert re.search(rf"norm groups +4 -> {groups}, at least 2 -> \d channels a group\n", printed)
+
+
+def test_a_warm_up_longer_than_the_run_is_warned_of(tmp_path, capsys, teacher_folder):
+    changes = {"pretrained_teacher_name_or_path": str(teacher_folder), "lr_warmup_steps": 500}
+    distill(config_for(tmp_path / "run", dry_run=True, max_train_steps=100, **changes))
+    printed = capsys.readouterr().out
+    assert "Warning: --lr_warmup_steps is 500 and --max_train_steps 100" in printed
+    assert "learning rate" in printed and "0.01 is not reached" in printed
+
+
+def test_a_dry_run_measures_the_time_of_a_step_and_writes_nothing(tmp_path, capsys, teacher_folder):
+    config = config_for(tmp_path / "run", pretrained_teacher_name_or_path=str(teacher_folder))
+    distill(replace(config, dry_run=True, validation_steps=1, report_to="tensorboard"))
+    printed = capsys.readouterr().out
+    assert re.search(r"time +about \d+ seconds, [\d.e-]+ s a step here\n", printed)
+    assert re.search(r"learning rate +0.01 after 2 steps of warm-up, then cosine to 0\n", printed)
+    assert not (tmp_path / "run").exists()
 
 
 def test_student_folder_is_where_training_starts(tmp_path, teacher_folder):

@@ -6,7 +6,7 @@ import torch
 
 from liftplace.families import family_of_model
 from liftplace.models.loading import LoadedModel, load_model
-from liftplace.train.dry_run import estimate_resources
+from liftplace.train.dry_run import describe_learning_rate, estimate_resources
 from tests.families.pipelines import tiny_pipeline
 from tests.families.tiny import TINY, tiny_model
 from tests.train.tiny import config_for
@@ -101,3 +101,32 @@ def test_table_says_it_all(tmp_path, pair):
         "free",
     ):
         assert text in table
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"lr_warmup_steps": None, "max_train_steps": 1000},
+            "0.01 after 100 steps of warm-up, then",
+        ),
+        (
+            {"lr_warmup_steps": None, "max_train_steps": 9000},
+            "0.01 after 500 steps of warm-up, then",
+        ),
+        ({"lr_warmup_steps": 0, "lr_min": 1e-5}, "0.01, then cosine to 1e-05"),
+        ({"lr_scheduler": "constant", "lr_warmup_steps": 900}, "0.01, constant"),
+        ({"lr_scheduler": "cosine_with_restarts"}, "then cosine with restarts to 0"),
+        ({"lr_warmup_steps": 6}, "0.01 is not reached"),
+    ],
+)
+def test_learning_rate_in_words(tmp_path, changes, words):
+    assert words in describe_learning_rate(replace(config_for(tmp_path), **changes))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.25, "about 2 seconds, 0.25 s"), (1200.0, "about 2.0 hours")]
+)
+def test_time_of_the_run(tmp_path, pair, seconds, words):
+    assert words in replace(plan_of(tmp_path, pair), seconds_a_step=seconds).table()
+    assert "does not fit" in plan_of(tmp_path, pair).table()
