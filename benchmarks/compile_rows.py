@@ -30,7 +30,7 @@ PROBLEMS = [
     Problem(256, 4096, 16, torch.float16, torch.float32, squared=True),
     Problem(64, 64, 16),  # short rows share a program
     Problem(64, 256, 16),  # the demo
-    Problem(1, 3, 2),
+    Problem(1, 4, 2),
     Problem(3, 2, 1),
     Problem(8, 2048, 2),
     Problem(8, 2048, 16),

@@ -1,6 +1,6 @@
 """Checks of the arguments that every op and implementation shares."""
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ _CHOICES = {
     "terms": ("both", "coarse", "fine"),
     "reduction": ("mean", "sum"),
 }
+_SMALLEST, _LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -67,7 +68,7 @@ def split_rows(student: Tensor, teacher: Tensor, scope: str) -> Rows:
             "teacher requires grad, but the teacher is a constant of the loss: compute it under "
             "torch.no_grad() or pass teacher.detach()"
         )
-    _check_choice("scope", scope)
+    check_choice("scope", scope)
     leading = 2 if scope == "channel" else 1
     if student.dim() < leading:
         raise ValueError(
@@ -83,6 +84,12 @@ def split_rows(student: Tensor, teacher: Tensor, scope: str) -> Rows:
         raise ValueError(
             f"student must have at least one element a sample, got shape {tuple(student.shape)}"
         )
+    if length == 1:  # nothing varies in it: no fit, and a gradient of 0
+        remedy = "scope='sample'" if per_sample > 1 else "samples of at least 2 elements"
+        raise ValueError(
+            f"scope={scope!r} makes rows of one element out of shape {tuple(student.shape)}, and "
+            f"a line needs two: pass {remedy}"
+        )
     return Rows(batch, batch * per_sample, length)
 
 
@@ -93,14 +100,26 @@ def group_length(group_size: int | None, num_groups: int | None, length: int) ->
     the fewest groups of equal size that cover the row, which can be fewer than asked for.
     """
     check_groups(group_size, num_groups)
+    group_size, num_groups = _plain_int(group_size), _plain_int(num_groups)
     if num_groups is None:
-        return min(group_size or DEFAULT_GROUP_SIZE, length)
-    if num_groups > length:
+        size = min(group_size or DEFAULT_GROUP_SIZE, length)
+        return length if group_count(length, size) == 1 else size
+    if num_groups > length // 2:
         raise ValueError(
-            f"num_groups={num_groups} is more than the {length} elements of a row: "
-            f"pass at most {length}, or use scope='sample' for longer rows"
+            f"num_groups={num_groups} leaves groups of one element in rows of {length}, and a line "
+            f"needs two: pass at most {length // 2}, or use scope='sample' for longer rows"
         )
     return -(-length // num_groups)
+
+
+def group_count(length: int, size: int) -> int:
+    """Groups of a row of `length` elements in groups of `size`.
+
+    The last has what is left of the row; one element alone, which no line fits, joins the group
+    before it.
+    """
+    alone = length > size and length % size == 1
+    return length // size if alone else -(-length // size)
 
 
 def check_groups(group_size: int | None, num_groups: int | None) -> None:
@@ -116,20 +135,23 @@ def check_groups(group_size: int | None, num_groups: int | None) -> None:
 
 
 def check_options(arguments: LossArguments) -> None:
-    """Check all but `scope`, which `split_rows` needs the tensors for."""
-    _check_choice("norm", arguments.norm)
-    _check_choice("terms", arguments.terms)
-    _check_choice("reduction", arguments.reduction)
+    """Check all but `scope`, which `split_rows` checks."""
+    check_choice("norm", arguments.norm)
+    check_choice("terms", arguments.terms)
+    check_choice("reduction", arguments.reduction)
     check_eps(arguments.eps)
     _check_weight(arguments.weight)
 
 
 def check_eps(eps) -> None:
-    """eps is added to a variance and divides: it must be positive and finite."""
+    """eps is added to a variance and divides: it must be positive and finite, in float32 too."""
     if not isinstance(eps, Real):
         raise TypeError(f"eps must be a float, got {type(eps).__name__}")
-    if not 0.0 < eps < float("inf"):
-        raise ValueError(f"eps={eps} must be positive and finite, such as 1e-7")
+    if not _SMALLEST <= eps <= _LARGEST:
+        raise ValueError(
+            f"eps={eps} must be positive and a normal number of float32, from {_SMALLEST:.3g} "
+            f"to {_LARGEST:.3g}, such as 1e-7"
+        )
 
 
 def _check_weight(weight) -> None:
@@ -151,14 +173,20 @@ def _check_weight(weight) -> None:
         raise ValueError(f"weight={weight} is outside [0, 1]: pass a number between 0 and 1")
 
 
-def _check_choice(name: str, value) -> None:
+def check_choice(name: str, value) -> None:
+    """ValueError unless `value` is one of those that the argument `name` may have."""
     if value not in _CHOICES[name]:
         choices = ", ".join(repr(choice) for choice in _CHOICES[name])
         raise ValueError(f"{name}={value!r} is not known: pass one of {choices}")
 
 
+def _plain_int(value):
+    """NumPy's integers as Python's, which C and a compiler take."""
+    return int(value) if isinstance(value, Integral) else value
+
+
 def _check_int(name: str, value, at_least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+    if isinstance(value, bool) or not isinstance(value, (Integral, torch.SymInt)):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < at_least:
         raise ValueError(f"{name}={value} is too small: pass at least {at_least}")

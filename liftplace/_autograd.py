@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from liftplace import _dispatch
 from liftplace._contract import Fitted, LossSum
@@ -30,7 +31,41 @@ class PlaceFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_out: Tensor):
-        student, t, *fitted = ctx.saved_tensors
-        s = student.reshape(t.shape).contiguous()  # not detached: a double backward must be refused
-        grad = _dispatch.backward(ctx.impl, s, t, Fitted(*fitted), grad_out, ctx.loss_sum)
+        student, *saved = ctx.saved_tensors
+        # Hooks of saved tensors may hand back others than were saved: strided ones.
+        t, *fitted = (x.contiguous() for x in saved)
+        s = in_memory(student.reshape(t.shape))  # not detached: a double backward must be refused
+        fitted, grad_out = Fitted(*fitted), in_memory(grad_out)
+        grad = _dispatch.backward(ctx.impl, s, t, fitted, grad_out, ctx.loss_sum)
         return grad.view(student.shape), *(None,) * 4
+
+
+class PlaceFunctionWithTangent(PlaceFunction):
+    """Forward-mode AD too. Apart, because a compiler takes no function with a jvp."""
+
+    @staticmethod
+    def forward(ctx, student: Tensor, t: Tensor, results: tuple[Tensor, ...], *options) -> Tensor:
+        ctx.save_for_forward(student, t, *results[1:])
+        return PlaceFunction.forward(ctx, student, t, results, *options)
+
+    @staticmethod
+    def jvp(ctx, tangent: Tensor, *_) -> Tensor:
+        ones = torch.ones((), dtype=ctx.saved_tensors[-1].dtype, device=tangent.device)
+        gradient, *_ = PlaceFunction.backward(ctx, ones)
+        return (gradient.to(ones.dtype) * tangent).sum()
+
+
+def has_tangent(x: Tensor) -> bool:
+    """Whether x is a dual number of forward-mode AD."""
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad.unpack_dual(x).tangent is not None
+
+
+def in_memory(x: Tensor) -> Tensor:
+    """x contiguous, with every number where kernels read it: a negated view (of `Tensor.imag`) or a
+    tensor of zeros without memory (of forward-mode AD) is written out."""
+    x = x.contiguous().resolve_neg()
+    if not torch.compiler.is_compiling() and x._is_zerotensor():
+        x = x.clone()
+    return x

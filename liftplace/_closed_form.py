@@ -14,7 +14,7 @@ from liftplace._contract import (
     FINE_WEIGHT,
     MEAN_D,
     MEAN_S,
-    SLOPE,
+    SLOPE_LESS_1,
     C,
     Fitted,
     K,
@@ -43,7 +43,7 @@ def forward(
     group, coef, stats = fitted = new_fitted(student, teacher, options)
     groups = coef.shape[2]
     number = torch.arange(n, device=student.device).div_(group_size, rounding_mode="floor")
-    number = number.to(group.dtype)
+    number = number.clamp_(max=groups - 1).to(group.dtype)
     sums = coef.new_zeros(3)
     for block in _row_blocks(student):
         s = student[block].to(coef.dtype, copy=groups == 1)  # _fit_sorted works in place
@@ -75,18 +75,19 @@ def backward(
 
         grad_out * scale / M * [k (dd + (1 - 2 b) ds) - c  +  2 w b ((b - 1) ds - dd)]
 
-    gathered here by what multiplies dd, ds and 1. Kept centred, because folded to s and t it
-    cancels, and in d, because k may be 1 / eps and multiplies the rounding of the mean.
+    with 1 - 2 b = -1 - 2 (b - 1), gathered here by what multiplies dd, ds and 1. Kept centred,
+    because folded to s and t it cancels, and in d, because k may be 1 / eps and multiplies the
+    rounding of the mean.
     """
     group, coef, stats = fitted
     unit = grad_out.to(coef.dtype) * (loss_sum.scale / max(student.numel(), 1))
-    b, k, c = coef[SLOPE], coef[K], coef[C]
-    of_dd, of_ds, of_one = torch.zeros_like(b), torch.zeros_like(b), torch.zeros_like(b)
+    b_less_1, k, c = coef[SLOPE_LESS_1], coef[K], coef[C]
+    of_dd, of_ds, of_one = (torch.zeros_like(k) for _ in range(3))
     if loss_sum.with_coarse:
-        of_dd, of_ds, of_one = k, k * (1 - 2 * b), -c
+        of_dd, of_ds, of_one = k, k * (-1 - 2 * b_less_1), -c
     if loss_sum.with_fine:
-        pull = 2 * stats[FINE_WEIGHT] * b
-        of_dd, of_ds = of_dd - pull, of_ds + pull * (b - 1)
+        pull = 2 * stats[FINE_WEIGHT] * (b_less_1 + 1)
+        of_dd, of_ds = of_dd - pull, of_ds + pull * b_less_1
     mean_s, mean_d = coef[MEAN_S], coef[MEAN_D]
     of_dd, of_ds, of_one = of_dd * unit, of_ds * unit, of_one * unit
     grad = torch.empty_like(student)
@@ -119,18 +120,20 @@ def _order_by_error(d: Tensor) -> Tensor:
     # A float's bits order as it does, so (bits, index) packed into one integer is a unique key;
     # NumPy sorts those in place, 2 to 5 times as fast as a stable argsort.
     keys = error.view(torch.int32).to(torch.int64).bitwise_and_(0x7FFFFFFF).bitwise_left_shift_(32)
-    keys.bitwise_or_(torch.arange(d.shape[1]))
+    keys.bitwise_or_(torch.arange(d.shape[1], device=d.device))
     keys.numpy().sort(axis=1)
     return keys.bitwise_and_(0xFFFFFFFF)
 
 
 def _fit_sorted(s: Tensor, d: Tensor, size: int, eps: float, squared: bool, coef: Tensor) -> Tensor:
-    """Fit groups of `size` consecutive elements, the last one ragged; fill coef, return the sums.
+    """Fit groups of `size` consecutive elements, the last one of what is left; fill coef, return
+    the sums.
 
     Overwrites s and d: fresh memory costs more here than arithmetic.
     """
     rows, n = s.shape
-    whole = n // size
+    groups = coef.shape[2]
+    whole = groups if groups * size == n else groups - 1
     split = whole * size
     equal_s, equal_d = (x[:, :split].view(rows, whole, size) for x in (s, d))
     sums = _fit_groups(equal_s, equal_d, eps, squared, coef[:, :, :whole])
@@ -149,17 +152,18 @@ def _fit_groups(s: Tensor, d: Tensor, eps: float, squared: bool, coef: Tensor) -
     size = s.shape[-1]
     mean_s, mean_d = _centre_(s), _centre_(d)
     product = s * s
-    inverse = 1 / (product.mean(-1) + eps)
+    variance = product.mean(-1)
+    inverse = 1 / (variance + eps)
     b_less_1 = (torch.mul(s, d, out=product).mean(-1) - eps) * inverse
+    b_less_1 += variance - variance  # NaN, where it overflows, for a slope of 1
     a = mean_d - b_less_1 * mean_s
-    b = b_less_1 + 1
     deviation = b_less_1.abs() + a.abs()
     if squared:
         coarse, alpha, gamma = b_less_1.square() + a.square(), 2 * b_less_1, 2 * a
     else:
         coarse, alpha, gamma = deviation, b_less_1.sign(), a.sign()
-    k = (alpha - gamma * mean_s) * inverse
-    for plane, value in zip(coef, (b, a, mean_s, mean_d, k, gamma * b), strict=True):
+    k, c = (alpha - gamma * mean_s) * inverse, gamma * (b_less_1 + 1)
+    for plane, value in zip(coef, (b_less_1, a, mean_s, mean_d, k, c), strict=True):
         plane.copy_(value)
     residual = d.addcmul_(b_less_1.unsqueeze(-1), s, value=-1)
     return torch.stack([coarse.sum() * size, residual.square_().sum(), deviation.sum() * size])

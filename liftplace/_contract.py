@@ -20,8 +20,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Planes of `Fitted.coef`. K and C are the coarse term's share of the gradient.
-SLOPE, INTERCEPT, MEAN_S, MEAN_D, K, C = range(6)
+from liftplace._arguments import group_count
+
+# Planes of `Fitted.coef`. The slope less 1 keeps the digits that the slope would round away where
+# the student is good; K and C are the coarse term's share of the gradient.
+SLOPE_LESS_1, INTERCEPT, MEAN_S, MEAN_D, K, C = range(6)
 # Entries of `Fitted.stats`. DEVIATION is D, the mean of |slope - 1| + |intercept|.
 COARSE, FINE, DEVIATION, FINE_WEIGHT = range(4)
 # Two bytes hold a group number while a row has no more groups: above 32,767 as a bit pattern.
@@ -41,9 +44,9 @@ class LossSum(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What a forward computes; a `group_size` of n or more means one group a row."""
+    """What a forward computes; a `group_size` of n - 1 or more means one group a row."""
 
-    group_size: int
+    group_size: int  # of all groups but the last, see `group_count`
     eps: float = 1e-7
     squared: bool = False  # norm="l2"
     fixed_weight: float | None = None  # w as a number; adaptive where no tensor is passed either
@@ -73,7 +76,7 @@ def accumulation_dtype(student: Tensor, teacher: Tensor) -> torch.dtype:
 def new_fitted(student: Tensor, teacher: Tensor, options: Options) -> Fitted:
     """Memory for the results of a forward, not yet filled."""
     rows, n = student.shape
-    groups = -(-n // options.group_size)
+    groups = group_count(n, options.group_size)
     dtype = accumulation_dtype(student, teacher)
     return Fitted(
         new_group(student, groups, options.with_groups),

@@ -6,6 +6,7 @@ An implementation is a module that keeps `liftplace._contract`. This is the only
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from liftplace import _closed_form
 from liftplace._contract import Fitted, LossSum, Options, new_fitted
@@ -19,11 +20,16 @@ _MODULES = {"torch": _closed_form, "triton": _triton, "cuda": _cuda, "native": _
 
 def choose(impl: str, student: Tensor, teacher: Tensor, length: int) -> str:
     """The implementation to run; RuntimeError with the reason where one named cannot."""
-    if impl not in IMPLEMENTATIONS:
-        choices = ", ".join(repr(name) for name in IMPLEMENTATIONS)
-        raise ValueError(f"impl={impl!r} is not known: pass one of {choices}")
+    check_impl(impl)
     if impl == "reference":
         return impl
+    if _sees_plain_operations_only(student) or _sees_plain_operations_only(teacher):
+        if impl == "auto":
+            return "reference"
+        raise RuntimeError(
+            f"impl={impl!r} cannot run here: torch.func (grad, vjp, jvp, vmap) and torch.jit.trace "
+            "follow PyTorch's own operations alone; use impl='reference', as 'auto' does here"
+        )
     if impl == "torch" or student.numel() == 0:  # kernels need not know of an empty batch
         return "torch"
     if impl == "auto":
@@ -33,6 +39,13 @@ def choose(impl: str, student: Tensor, teacher: Tensor, length: int) -> str:
     if reason:
         raise RuntimeError(f"impl={impl!r} cannot run here: {reason}")
     return impl
+
+
+def check_impl(impl: str) -> None:
+    """ValueError unless there is such an implementation, whether it can run here or not."""
+    if impl not in IMPLEMENTATIONS:
+        choices = ", ".join(repr(name) for name in IMPLEMENTATIONS)
+        raise ValueError(f"impl={impl!r} is not known: pass one of {choices}")
 
 
 def preferred(device: str) -> tuple[str, ...]:
@@ -77,11 +90,24 @@ def backward(
 
 
 def _is_traced(x: Tensor) -> bool:
-    """Whether a compiler or a fake tensor traces the call, which needs the opaque op.
+    """Whether a compiler, a fake tensor or a dispatch mode (make_fx) follows the call, which needs
+    the opaque op: what fills memory by its address would not be seen.
 
     Otherwise the plain function saves what the op costs to call.
     """
-    return torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
+    return (
+        torch.compiler.is_compiling()
+        or type(x) not in (Tensor, torch.nn.Parameter)
+        or _get_current_dispatch_mode() is not None
+    )
+
+
+def _sees_plain_operations_only(x: Tensor) -> bool:
+    """Whether torch.jit traces, or x stands for another tensor inside torch.func and has no memory
+    of its own."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch.jit.is_tracing() or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 # A custom op takes no tuple of options, so here they are flat. The names and their order are those

@@ -12,8 +12,21 @@ from liftplace._arguments import (
     group_length,
     split_rows,
 )
-from liftplace._autograd import PlaceFunction
-from liftplace._contract import INTERCEPT, SLOPE, Fitted, LossSum, Options, group_number
+from liftplace._autograd import (
+    PlaceFunction,
+    PlaceFunctionWithTangent,
+    has_tangent,
+    in_memory,
+)
+from liftplace._contract import (
+    INTERCEPT,
+    SLOPE_LESS_1,
+    Fitted,
+    LossSum,
+    Options,
+    accumulation_dtype,
+    group_number,
+)
 from liftplace._weight import adaptive_weight
 from liftplace.reference import Fit, LinearFit
 
@@ -143,7 +156,7 @@ def linear_fit(
         number = torch.zeros(student.shape, dtype=torch.int64, device=student.device)
     else:
         number = group_number(fitted.group).view(student.shape)
-    return LinearFit(fitted.coef[SLOPE], fitted.coef[INTERCEPT], number)
+    return LinearFit(fitted.coef[SLOPE_LESS_1] + 1, fitted.coef[INTERCEPT], number)
 
 
 def _loss(
@@ -158,13 +171,19 @@ def _loss(
     rows = split_rows(student, teacher, arguments.scope)
     size = group_length(group_size, num_groups, rows.length)
     check_options(arguments)
+    if has_tangent(teacher):
+        raise ValueError(
+            "teacher has a tangent of forward-mode AD, but the teacher is a constant of the loss: "
+            "pass teacher.detach()"
+        )
     impl = _dispatch.choose(impl, student, teacher, rows.length)
     if impl == "reference":
         loss, fit = reference.fitted_loss(student, teacher, group_size, num_groups, arguments)
         return (loss, fit) if return_fit else loss
     s, t = _as_rows(student, rows), _as_rows(teacher, rows)
-    needs_grad = torch.is_grad_enabled() and student.requires_grad
-    fine_weight, fixed_weight = _fine_weight(arguments, s)
+    dual = has_tangent(student)
+    needs_grad = dual or torch.is_grad_enabled() and student.requires_grad
+    fine_weight, fixed_weight = _fine_weight(arguments, s, accumulation_dtype(s, t))
     options = Options(
         group_size=size,
         eps=float(arguments.eps),
@@ -178,12 +197,13 @@ def _loss(
     if adaptive and arguments.process_group is not None:
         loss, fitted = _reweigh(fitted, rows, arguments.process_group, options.loss_sum)
     if needs_grad:
-        loss = PlaceFunction.apply(student, t, (loss, *fitted), impl, options.loss_sum)
+        function = PlaceFunctionWithTangent if dual else PlaceFunction
+        loss = function.apply(student, t, (loss, *fitted), impl, options.loss_sum)
     return (loss, _fit(fitted)) if return_fit else loss
 
 
 def _as_rows(x: Tensor, rows: Rows) -> Tensor:
-    return x.detach().reshape(rows.count, rows.length).contiguous()
+    return in_memory(x.detach().reshape(rows.count, rows.length))
 
 
 def _loss_sum(arguments: LossArguments, rows: Rows) -> LossSum:
@@ -192,13 +212,17 @@ def _loss_sum(arguments: LossArguments, rows: Rows) -> LossSum:
     return LossSum(with_coarse=terms != "fine", with_fine=terms != "coarse", scale=scale)
 
 
-def _fine_weight(arguments: LossArguments, like: Tensor) -> tuple[Tensor | None, float | None]:
+def _fine_weight(
+    arguments: LossArguments, like: Tensor, dtype: torch.dtype
+) -> tuple[Tensor | None, float | None]:
     """w as a tensor, as a number, or neither: adaptive."""
     weight = arguments.weight
     if isinstance(weight, Tensor):
-        return weight.detach().to(like.device, torch.float32), None
+        return weight.detach().to(like.device, dtype), None
     if weight == "adaptive":
         return None, 1.0 if arguments.terms == "fine" else None
+    if torch.compiler.is_compiling():  # which would compile anew for every number
+        return torch.full((), weight, dtype=dtype, device=like.device), None
     return None, float(weight)
 
 
@@ -214,5 +238,5 @@ def _fit(fitted: Fitted) -> Fit:
     """Copies, so that a caller may change them (an all_reduce for a log): the backward reads what
     was fitted."""
     coarse, fine, _, w = fitted.stats.clone()
-    slope, intercept = fitted.coef[SLOPE].clone(), fitted.coef[INTERCEPT].clone()
+    slope, intercept = fitted.coef[SLOPE_LESS_1] + 1, fitted.coef[INTERCEPT].clone()
     return Fit(slope, intercept, coarse, fine, w)

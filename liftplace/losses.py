@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from liftplace._arguments import LossArguments, check_groups, check_options
+from liftplace._arguments import LossArguments, check_choice, check_groups, check_options
+from liftplace._dispatch import check_impl
 from liftplace.functional import lift_loss, place_loss
 from liftplace.reference import Fit
 
@@ -29,7 +30,9 @@ class LiftLoss(nn.Module):
     ):
         super().__init__()
         arguments = LossArguments(scope, norm, weight, terms, reduction, eps, process_group)
+        check_choice("scope", scope)
         check_options(arguments)
+        check_impl(impl)
         self.options = {**arguments._asdict(), "impl": impl, "return_fit": return_fit}
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor | tuple[Tensor, Fit]:

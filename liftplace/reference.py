@@ -18,6 +18,7 @@ from liftplace._arguments import (
     Rows,
     check_eps,
     check_options,
+    group_count,
     group_length,
     split_rows,
 )
@@ -111,6 +112,7 @@ def linear_fit(
     b_less_1, a = fit_groups(cut(s, order, size), cut(t, order, size), sizes, eps)
     position = torch.arange(rows.length, device=order.device).expand_as(order)
     group = torch.empty_like(order).scatter_(1, order, position) // size
+    group = group.clamp(max=b_less_1.shape[1] - 1)
     return LinearFit(b_less_1 + 1, a, group.view(student.shape))
 
 
@@ -147,31 +149,46 @@ def order_by_error(s: Tensor, t: Tensor, size: int) -> Tensor:
 
 
 def cut(x: Tensor, order: Tensor, size: int) -> Tensor:
-    """x (rows, n) in sorted order, cut to (rows, groups, size); zeros fill a ragged last group."""
+    """x (rows, n) in sorted order, cut to (rows, groups, largest); zeros fill smaller groups."""
     x = x.gather(1, order)
-    return F.pad(x, (0, -x.shape[1] % size)).unflatten(1, (-1, size))
+    groups = group_count(x.shape[1], size)
+    if x.shape[1] <= groups * size:
+        return F.pad(x, (0, groups * size - x.shape[1])).unflatten(1, (groups, size))
+    last = F.pad(x[:, -1:], (groups - 1, 0))  # one element more in the last group
+    return torch.cat([x[:, :-1].unflatten(1, (groups, size)), last[..., None]], 2)
 
 
 def group_sizes(x: Tensor, size: int) -> Tensor:
     """Elements in each group of x (rows, n), the last one what is left of the row: (groups,)."""
-    begin = torch.arange(0, x.shape[1], size, device=x.device)
-    return (x.shape[1] - begin).clamp(max=size).to(x.dtype)
+    n, groups = x.shape[1], group_count(x.shape[1], size)
+    number = torch.arange(groups, device=x.device)
+    return torch.where(number < groups - 1, size, n - (groups - 1) * size).to(x.dtype)
 
 
 def fit_groups(s: Tensor, t: Tensor, sizes: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Least squares of t on s, both (rows, groups, size): b - 1 and intercept a, (rows, groups).
+    """Least squares of t on s, both (rows, groups, largest): b - 1 and intercept a, (rows, groups).
 
     The paper has b = cov(s, t) / (var s + eps) and a = mean t - b mean s. With d = t - s that is
     b - 1 = (cov(s, d) - eps) / (var s + eps) and a = mean d - (b - 1) mean s: the same numbers, but
     they keep their digits where the student is good and b -> 1, a -> 0.
     """
-    d = t - s
-    inside = torch.arange(s.shape[2], device=s.device) < sizes[:, None]  # (groups, size)
-    mean_s, mean_d = s.sum(2) / sizes, d.sum(2) / sizes
-    ds = (s - mean_s[..., None]) * inside
-    dd = (d - mean_d[..., None]) * inside
-    b_less_1 = ((ds * dd).sum(2) / sizes - eps) / ((ds * ds).sum(2) / sizes + eps)
+    (mean_s, ds), (mean_d, dd) = centre(s, sizes), centre(t - s, sizes)
+    variance = (ds * ds).sum(2) / sizes
+    b_less_1 = ((ds * dd).sum(2) / sizes - eps) / (variance + eps)
+    b_less_1 = b_less_1 + (variance - variance).detach()  # NaN, where it overflows, for b = 1
     return b_less_1, mean_d - b_less_1 * mean_s
+
+
+def centre(x: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of x (rows, groups, largest) over each group, and x less them, 0 outside of the groups.
+
+    Twice: the first mean of equal large numbers is off by its rounding, whose square would stand
+    against eps where the variance is 0.
+    """
+    inside = torch.arange(x.shape[2], device=x.device) < sizes[:, None]  # (groups, largest)
+    mean = x.sum(2) / sizes
+    rest = ((x - mean[..., None]) * inside).sum(2) / sizes
+    return mean + rest, (x - mean[..., None] - rest[..., None]) * inside
 
 
 def loss_in_order(
@@ -186,7 +203,7 @@ def loss_in_order(
     count = max(rows.count * rows.length, 1)  # an empty batch gives 0
     coarse = ((phi(b_less_1) + phi(a)) * sizes).sum() / count
     residual = a.detach()[..., None] + b_less_1.detach()[..., None] * s + (s - t)
-    inside = torch.arange(size, device=s.device) < sizes[:, None]
+    inside = torch.arange(s.shape[2], device=s.device) < sizes[:, None]
     fine = (residual * inside).square().sum() / count
     deviation = ((b_less_1.abs() + a.abs()) * sizes).sum() / count
     w = fine_weight(weight, terms, deviation, rows.batch, process_group)

@@ -70,7 +70,7 @@ def _rounding(s, t, order, size, fit, norm, terms, eps, unit):
     sizes = reference.group_sizes(s, size)
     rows, n = s.shape
     s, t = reference.cut(s, order, size), reference.cut(t, order, size)
-    inside = torch.arange(size, device=s.device) < sizes[:, None]
+    inside = torch.arange(s.shape[2], device=s.device) < sizes[:, None]
     step = unit * (s.abs() + t.abs()).amax(2)  # (rows, groups)
     d = t - s
     mean_s, mean_d = s.sum(2) / sizes, d.sum(2) / sizes
@@ -101,8 +101,8 @@ def _rounding(s, t, order, size, fit, norm, terms, eps, unit):
     coarse_error, deviation_error = (
         (error * sizes).sum() / max(rows * n, 1) for error in (coarse_error, b_error + a_error)
     )
-    per_element = grad_error[..., None].expand(s.shape).flatten(1)[:, :n]
-    return b_error, coarse_error, deviation_error, fine_error, per_element
+    number = (torch.arange(n, device=s.device) // size).clamp(max=len(sizes) - 1)
+    return b_error, coarse_error, deviation_error, fine_error, grad_error[:, number]
 
 
 def assert_matches(

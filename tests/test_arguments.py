@@ -1,5 +1,6 @@
 """Bad input: the error names the argument, shows the value and says what to do."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,12 @@ BAD_TENSORS = {
     "no channels": (X[:, :0], X[:, :0], ValueError, "at least one element"),
 }
 
+ONE_ELEMENT = {
+    (4, 6): r"scope='channel' makes rows of one element out of shape \(4, 6\).*scope='sample'",
+    (4, 6, 1, 1): r"rows of one element out of shape \(4, 6, 1, 1\).*pass scope='sample'",
+    (4, 1, 1): "samples of at least 2 elements",
+}
+
 BAD_OPTIONS = {
     "scope": ({"scope": "row"}, ValueError, "scope='row' is not known: pass one of 'channel'"),
     "norm": ({"norm": 2}, ValueError, "norm=2 is not known: pass one of 'l1', 'l2'"),
@@ -32,6 +39,8 @@ BAD_OPTIONS = {
     "weight type": ({"weight": None}, TypeError, "weight must be.*NoneType"),
     "weight shape": ({"weight": torch.ones(2)}, ValueError, r"0-d.*\(2,\)"),
     "eps zero": ({"eps": 0.0}, ValueError, "eps=0.0 must be positive"),
+    "eps tiny": ({"eps": 1e-46}, ValueError, "eps=1e-46 must be.*a normal number of float32"),
+    "eps huge": ({"eps": 1e39}, ValueError, "eps=1e[+]39 must be.*a normal number of float32"),
     "eps nan": ({"eps": float("nan")}, ValueError, "eps=nan must be positive"),
     "eps type": ({"eps": "1e-7"}, TypeError, "eps must be a float, got str"),
 }
@@ -42,8 +51,29 @@ BAD_GROUPS = {
     "float": ({"group_size": 4.0}, TypeError, "group_size must be an int, got float"),
     "bool": ({"num_groups": True}, TypeError, "num_groups must be an int, got bool"),
     "none": ({"num_groups": 0}, ValueError, "num_groups=0 is too small: pass at least 1"),
-    "many": ({"num_groups": 17}, ValueError, "num_groups=17 is more than the 16 elements of a row"),
+    "many": (
+        {"num_groups": 17},
+        ValueError,
+        "num_groups=17 leaves groups of one.*at most 8",
+    ),
 }
+
+
+@pytest.mark.parametrize("ops", [None, reference], ids=["public", "reference"])
+@pytest.mark.parametrize("shape", ONE_ELEMENT)
+def test_rows_of_one_element(shape, ops):
+    for op in (lift_loss, place_loss, linear_fit):
+        op = op if ops is None else getattr(ops, op.__name__)
+        with pytest.raises(ValueError, match=ONE_ELEMENT[shape]):
+            op(torch.zeros(shape), torch.zeros(shape))
+
+
+def test_numpy_integers_are_integers():
+    student, teacher = torch.randn(2, 3, 40), torch.randn(2, 3, 40)
+    for name, value in (("group_size", 8), ("num_groups", 5)):
+        for impl in ("auto", "torch", "reference"):
+            numpy = place_loss(student, teacher, impl=impl, **{name: np.int64(value)})
+            assert numpy == place_loss(student, teacher, impl=impl, **{name: value})
 
 
 @pytest.mark.parametrize("ops", [None, reference], ids=["public", "reference"])
@@ -111,5 +141,5 @@ def test_native_says_why_it_cannot_run(monkeypatch):
 
 
 def test_scopes_need_their_dimensions_only():
-    assert lift_loss(X[0, 0, 0], X[0, 0, 0], scope="sample") >= 0
-    assert place_loss(X[0, 0], X[0, 0]) >= 0  # (B, C): one element a row
+    assert lift_loss(X[0, 0], X[0, 0], scope="sample") >= 0  # (B, N)
+    assert place_loss(X[0], X[0]) >= 0  # (B, C, N)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from liftplace import lift_loss, linear_fit, place_loss, reference
 
@@ -19,7 +18,7 @@ def pair(*shape, device="cpu", dtype=torch.float32, mix=0.8):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize(
-    "shape", [(2, 3, 8, 8), (1, 1, 7, 13), (3, 2, 5), (2, 1, 17, 1, 3), (4, 6)]
+    "shape", [(2, 3, 8, 8), (1, 1, 7, 13), (3, 2, 5), (2, 1, 17, 1, 3), (4, 6, 2)]
 )
 @pytest.mark.parametrize("scope", ["channel", "sample"])
 def test_shapes_and_dtypes(shape, dtype, scope, impl, device):
@@ -45,13 +44,13 @@ def test_options(norm, terms, weight, reduction, impl, device):
     assert_matches(place_loss, student, teacher, impl=impl, group_size=8, **options)
 
 
-GROUPS = [{"group_size": size} for size in (2, 3, 16, 41, 1000)]
-GROUPS += [{"num_groups": number} for number in (1, 5, 41)]
+GROUPS = [{"group_size": size} for size in (2, 3, 8, 16, 20, 40, 41, 1000)]
+GROUPS += [{"num_groups": number} for number in (1, 5, 20)]
 
 
 @pytest.mark.parametrize("groups", [*GROUPS, {}])
 def test_groups(groups, impl, device):
-    """Ragged last groups (41 is prime), one group, one element a group, the default."""
+    """Ragged last groups (41 is prime), one of one element, one group, the default."""
     student, teacher = pair(2, 2, 41, device=device)
     assert_matches(place_loss, student, teacher, impl=impl, **groups)
 
@@ -182,19 +181,13 @@ def test_a_given_weight_stays_the_callers(impl, device):
 
 def test_the_loss_is_not_copied(impl, device):
     """A copy would be one more launch, a fourth beside fit, combine and backward."""
-    called = []
-
-    class Recorder(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            called.append(function.overloadpacket)
-            return function(*args, **(kwargs or {}))
-
     student, teacher = pair(2, 2, 20, device=device)
-    with Recorder():
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         loss = place_loss(student.requires_grad_(), teacher, impl=impl)
         torch.autograd.grad(loss, student, torch.ones((), device=device))
-    assert torch.ops.aten.detach in called
-    assert torch.ops.aten.clone not in called
+    called = {event.key for event in profile.key_averages()}
+    assert "aten::detach" in called
+    assert "aten::clone" not in called
 
 
 def test_keeps_nothing_that_has_no_gradient(impl, device):
@@ -214,7 +207,7 @@ def test_an_input_changed_before_the_backward_is_noticed(impl, device):
 
 
 @pytest.mark.parametrize("impl", ["reference", *IMPLS])
-@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (0, 5)])
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (0, 5, 2)])
 def test_empty_batch(impl, shape, device):
     student = torch.empty(shape, device=device, requires_grad=True)
     for loss_fn in (lift_loss, place_loss):

@@ -41,5 +41,9 @@ def test_misspelt_option_fails_at_once():
 def test_bad_option_fails_at_once():
     with pytest.raises(ValueError, match="norm='l3'"):
         LiftLoss(norm="l3")
+    with pytest.raises(ValueError, match="scope='row'"):
+        LiftLoss(scope="row")
+    with pytest.raises(ValueError, match="impl='fast' is not known"):
+        PlaceLoss(impl="fast")
     with pytest.raises(ValueError, match="group_size=1"):
         PlaceLoss(group_size=1)

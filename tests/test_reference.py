@@ -44,16 +44,16 @@ def test_pure_noise_on_a_perfect_fit_is_all_fine():
 
 
 def test_groups_by_hand():
-    """Errors 9, 0, 4, 1, 0 in groups of two: elements (1, 4), (3, 2), (0)."""
+    """Errors 9, 0, 4, 1, 0 in groups of two: elements (1, 4), (3, 2), and 0, which joins them."""
     student = torch.zeros(1, 1, 5, dtype=torch.float64)
     teacher = torch.tensor([[[3.0, 0.0, -2.0, 1.0, 0.0]]], dtype=torch.float64)
     fit = reference.linear_fit(student, teacher, group_size=2)
-    assert fit.group.tolist() == [[[2, 0, 1, 1, 0]]]
-    assert fit.slope.tolist() == [[0.0, 0.0, 0.0]]
-    assert fit.intercept.tolist() == [[0.0, -0.5, 3.0]]
+    assert fit.group.tolist() == [[[1, 0, 1, 1, 0]]]
+    assert fit.slope.tolist() == [[0.0, 0.0]]
+    torch.testing.assert_close(fit.intercept.tolist(), [[0.0, 2 / 3]])
     loss = reference.place_loss(student, teacher, group_size=2, weight=1.0)
-    coarse = 1 + (2 * 0.0 + 2 * 0.5 + 1 * 3.0) / 5
-    fine = (1.5**2 + 1.5**2) / 5
+    coarse = 1 + 3 * (2 / 3) / 5
+    fine = ((1 - 2 / 3) ** 2 + (2 + 2 / 3) ** 2 + (3 - 2 / 3) ** 2) / 5
     torch.testing.assert_close(loss.item(), coarse + fine)
 
 

@@ -30,13 +30,15 @@ static inline float load(float x) { return x; }
 
 static inline float load(BFloat16 x) { return from_bits(uint32_t(x.bits) << 16); }
 
-// Exponent and mantissa move to float's place; scaling by 2^112 then mends the exponent's bias and
-// normalises what was subnormal. Infinity and NaN get float's largest exponent.
+// Exponent and mantissa move to float's place, and the exponent to float's bias; that of infinity
+// and NaN is the largest. What is subnormal, a number of units of 2^-24, gets 2^-14 as its first
+// digit, which is taken off again: no step has a subnormal float, which a processor may take for 0.
 static inline float load(Float16 x) {
   const uint32_t magnitude = uint32_t(x.bits & 0x7fffu) << 13;
-  const float scaled = from_bits(magnitude) * from_bits(0x77800000u);
-  const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
-  return from_bits(bits_of(scaled) | special | uint32_t(x.bits & 0x8000u) << 16);
+  const bool subnormal = magnitude < 0x00800000u, special = magnitude >= 0x0f800000u;
+  const uint32_t bias = subnormal ? 0x38800000u : special ? 0x70000000u : 0x38000000u;
+  const float positive = from_bits(magnitude + bias) - (subnormal ? 0x1p-14f : 0.0f);
+  return from_bits(bits_of(positive) | uint32_t(x.bits & 0x8000u) << 16);
 }
 
 static inline void store(float x, float& out) { out = x; }

@@ -16,10 +16,22 @@
 namespace liftplace {
 
 // Planes of `coef`, (6, rows, groups); k and c are the coarse term's share of the gradient.
-enum Plane { kSlope, kIntercept, kMeanS, kMeanD, kK, kC, kPlanes };
+enum Plane { kSlopeLess1, kIntercept, kMeanS, kMeanD, kK, kC, kPlanes };
 
 // Entries of `terms`, (4,).
 enum Term { kCoarse, kFine, kDeviation, kWeight, kTerms };
+
+// Groups of a row of n elements in groups of `size`: the last has what is left, but one element
+// alone, which no line fits, joins the group before it.
+LIFTPLACE_HD int64_t group_count(int64_t n, int64_t size) {
+  return n > size && n % size == 1 ? n / size : (n + size - 1) / size;
+}
+
+// Members of group g of `groups`; 0 beyond them.
+LIFTPLACE_HD int64_t group_members(int64_t n, int64_t size, int64_t groups, int64_t g) {
+  if (g >= groups) return 0;
+  return g == groups - 1 ? n - g * size : size;
+}
 
 // What orders a row: the bits of e = d * d without the sign, which a NaN may carry.
 LIFTPLACE_HD uint32_t error_bits(float d) {
@@ -37,7 +49,8 @@ struct Fit {
 LIFTPLACE_HD Fit linear_fit(float mean_s, float mean_d, float variance, float covariance,
                             float eps) {
   const float inverse = 1.0f / (variance + eps);
-  const float slope_less_1 = (covariance - eps) * inverse;
+  // A variance beyond float gives NaN and not a slope of 1.
+  const float slope_less_1 = (covariance - eps) * inverse + (variance - variance);
   return {slope_less_1, mean_d - slope_less_1 * mean_s, inverse};
 }
 
@@ -71,13 +84,13 @@ struct Gradient {
 };
 
 // unit: grad_out * scale / elements; w: the weight of the fine term.
-LIFTPLACE_HD Gradient group_gradient(float slope, float k, float c, float w, float unit,
+LIFTPLACE_HD Gradient group_gradient(float slope_less_1, float k, float c, float w, float unit,
                                      bool with_coarse, bool with_fine) {
   Gradient g = {0.0f, 0.0f, 0.0f};
-  if (with_coarse) g = {k * (1.0f - 2.0f * slope), k, -c};
+  if (with_coarse) g = {k * (-1.0f - 2.0f * slope_less_1), k, -c};
   if (with_fine) {
-    const float pull = 2.0f * w * slope;
-    g.of_ds += pull * (slope - 1.0f);
+    const float pull = 2.0f * w * (slope_less_1 + 1.0f);
+    g.of_ds += pull * slope_less_1;
     g.of_dd -= pull;
   }
   return {g.of_ds * unit, g.of_dd * unit, g.of_one * unit};

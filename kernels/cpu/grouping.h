@@ -110,6 +110,7 @@ void radix_sort(const float* d, Index* order, Index* other, int64_t m) {
 template <typename Index>
 void order_by_error(const float* d, uint32_t high, int64_t n, int64_t size,
                     const OrderScratch<Index>& scratch) {
+  const int64_t last_edge = (group_count(n, size) - 1) * size;
   const int64_t count = bucket_count(n);
   const Buckets bucket_of(high, count);
   uint16_t* __restrict const bucket = scratch.bucket;
@@ -123,7 +124,7 @@ void order_by_error(const float* d, uint32_t high, int64_t n, int64_t size,
   for (int64_t i = 0; i < n; ++i) order[place[bucket[i]]++] = Index(i);
 
   // place[b] is now the end of bucket b.
-  for (int64_t edge = size; edge < n; edge += size) {
+  for (int64_t edge = size; edge <= last_edge; edge += size) {
     const uint32_t b = bucket[order[edge]];
     const int64_t start = b ? place[b - 1] : 0, end = place[b], m = end - start;
     if (start == edge) continue;

@@ -70,7 +70,7 @@ static inline Sums fit_group(const Moments& of, double m, double inverse, float 
   const Fit fit =
       linear_fit(mean_s, mean_d, float(product[0] * inverse), float(product[1] * inverse), eps);
   const double off = fit.slope_less_1;
-  coef[kSlope * plane] = fit.slope_less_1 + 1.0f;
+  coef[kSlopeLess1 * plane] = fit.slope_less_1;
   coef[kIntercept * plane] = fit.intercept;
   coef[kMeanS * plane] = mean_s;
   coef[kMeanD * plane] = mean_d;

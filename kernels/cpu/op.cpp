@@ -25,7 +25,7 @@ enum Dtype { kFloat32, kBFloat16, kFloat16 };
 struct Shape {
   int64_t rows, n, size;  // size: elements of a group
 
-  int64_t groups() const { return (n + size - 1) / size; }
+  int64_t groups() const { return group_count(n, size); }
   bool short_index() const { return n <= 1 << 16; }
   bool short_group() const { return groups() <= 1 << 16; }
   int64_t group_bytes() const { return short_group() ? 2 : 4; }
@@ -237,7 +237,7 @@ LIFTPLACE_API void liftplace_backward(const void* student, int student_dtype, co
       for (int64_t g = 0; g < groups; ++g) {
         const float* of = coef + row * groups + g;
         share[g] = {of[kMeanS * plane], of[kMeanD * plane],
-                    group_gradient(of[kSlope * plane], of[kK * plane], of[kC * plane],
+                    group_gradient(of[kSlopeLess1 * plane], of[kK * plane], of[kC * plane],
                                    terms[kWeight], unit, with_coarse, with_fine)};
       }
       with_dtype(student, student_dtype, [&](auto* s) {

@@ -37,7 +37,7 @@ __device__ GroupGradient group_of(const BackwardArgs& a, const Scalars& scalars,
   const float* coef = a.coef + group;
   const int64_t plane = a.rows * a.groups;
   return {__ldg(coef + kMeanS * plane), __ldg(coef + kMeanD * plane),
-          group_gradient(__ldg(coef + kSlope * plane), __ldg(coef + kK * plane),
+          group_gradient(__ldg(coef + kSlopeLess1 * plane), __ldg(coef + kK * plane),
                          __ldg(coef + kC * plane), scalars.w, scalars.unit, a.with_coarse,
                          a.with_fine)};
 }

@@ -104,7 +104,7 @@ __device__ inline void store_fit(const Fit& fit, float mean_s, float mean_d, flo
   float k, c;
   coarse_gradient(fit, mean_s, out.squared, k, c);
   float* coef = out.coef + group;
-  coef[kSlope * out.plane] = fit.slope_less_1 + 1.0f;
+  coef[kSlopeLess1 * out.plane] = fit.slope_less_1;
   coef[kIntercept * out.plane] = fit.intercept;
   coef[kMeanS * out.plane] = mean_s;
   coef[kMeanD * out.plane] = mean_d;
@@ -145,13 +145,12 @@ __device__ inline void store_sums(Sums sums, float* partial, float2* scratch) {
   partial[2] = fine.x;
 }
 
-// Fit the groups of `size` that follow each other in pairs[0 .. count), the last one ragged.
-__device__ inline void fit_groups(const float2* pairs, int count, int size, const FitOut& out,
-                                  Sums& sums, float2* scratch) {
-  const int groups = (count + size - 1) / size;
+// Fit the groups of `size` that follow each other in pairs[0 .. count); the last has what is left.
+__device__ inline void fit_groups(const float2* pairs, int count, int size, int groups,
+                                  const FitOut& out, Sums& sums, float2* scratch) {
   if (size > 2048) {  // a warp would take more than 64 trips a pass
     for (int g = 0; g < groups; ++g) {
-      const int members = min(size, count - g * size);
+      const int members = static_cast<int>(group_members(count, size, groups, g));
       const BlockTeam team = {static_cast<int>(blockDim.x), static_cast<int>(threadIdx.x), scratch};
       fit_group(team, SharedMembers{pairs + g * size, team.rank, team.size, members}, members, g,
                 out, sums);
@@ -159,14 +158,15 @@ __device__ inline void fit_groups(const float2* pairs, int count, int size, cons
     return;
   }
   // Four members a lane: shuffles are few, and what was read stays in registers.
-  const int lanes = size <= 4 ? 1 : min(32, 1 << (30 - __clz(size - 1)));
+  const int most = max(size, count - (groups - 1) * size);  // members
+  const int lanes = most <= 4 ? 1 : min(32, 1 << (30 - __clz(most - 1)));
   const LaneTeam team = {lanes, lane() & (lanes - 1)};
   const int teams = 32 / lanes;  // of a warp
   for (int first = warp() * teams; first < groups; first += warps() * teams) {
     const int g = first + lane() / lanes;
-    const int members = max(0, min(size, count - g * size));
+    const int members = static_cast<int>(group_members(count, size, groups, g));
     const float2* begin = pairs + static_cast<int64_t>(g) * size;
-    if (size <= 128) {
+    if (most <= 128) {
       fit_group(team, KeptMembers(begin, team.rank, lanes, members, g), members, g, out, sums);
     } else {
       fit_group(team, SharedMembers{begin, team.rank, lanes, members}, members, g, out, sums);

@@ -1,11 +1,13 @@
 """Launch choices: pure functions of the problem's size that return frozen dataclasses.
 
-Nothing here needs PyTorch or a device. Thresholds are estimates, from registers and shared memory
+Nothing here needs a device. Thresholds are estimates, from registers and shared memory
 as compiled (tests/kernels/cuda/test_build.py), until a timing on a GPU replaces them.
 """
 
 from dataclasses import dataclass
 from functools import partial
+
+from liftplace._arguments import group_count
 
 MAX_ROW = (1 << 31) - 1
 """Elements of a row: an index in it is a uint32, a count of them too."""
@@ -81,7 +83,7 @@ def place_launch(
     threads and at most 64 registers two rows of 4,096 share a multiprocessor.
     `max_shared`: bytes a block may have. The thread limits are there for tests.
     """
-    groups = ceil_div(n, group_size)
+    groups = group_count(n, group_size)
     launch = partial(PlaceLaunch, rows, n, group_size, groups)
     for items, most in zip(_ROW_ITEMS, (512, 1024, 1024), strict=True):
         threads = _threads(ceil_div(n, items))
@@ -92,7 +94,7 @@ def place_launch(
     threads = min(part_threads, (max_shared - _SCRATCH) // (12 * 16) // 32 * 32)
     capacity = 16 * threads
     slack = capacity // 24  # below it no further digit is counted; on Gaussian errors one does
-    most_groups = (capacity - 2 * slack) // group_size
+    most_groups = (capacity - 2 * slack - 1) // group_size  # the last may have one element more
     if most_groups == 0:
         threads = min(512, threads)
         shared = _SCRATCH + 4 * 16 * threads

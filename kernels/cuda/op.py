@@ -63,7 +63,7 @@ def forward(
     fixed_weight, loss_sum = options.fixed_weight, options.loss_sum
     adaptive = fine_weight is None and fixed_weight is None
     with torch.cuda.device_of(student):
-        fit = _lift if options.group_size >= student.shape[1] else _place
+        fit = _lift if fitted.coef.shape[2] == 1 else _place
         partial = fit(student, teacher, fitted, options)
         launch = combine_launch(partial.shape[0])
         tensors = map(c_pointer, (partial, fine_weight, loss, fitted.stats))

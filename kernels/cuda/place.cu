@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kItems == 4 ? 512 : 1024) place_row_kernel(Pla
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       if (rank[i + j] != kAbsent) pairs[rank[i + j]] = {s[j], d[j]};
-      group[j] = group_of(rank[i + j]);
+      group[j] = min(group_of(rank[i + j]), a.groups - 1);
     }
     if (a.group == nullptr) continue;
     if (a.aligned && first < n && !a.wide) {
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kItems == 4 ? 512 : 1024) place_row_kernel(Pla
   __syncthreads();
   Sums sums;
   float2* scratch = reinterpret_cast<float2*>(ranking.scratch);
-  fit_groups(pairs, n, a.group_size, fit_out(a, blockIdx.x, 0), sums, scratch);
+  fit_groups(pairs, n, a.group_size, a.groups, fit_out(a, blockIdx.x, 0), sums, scratch);
   store_sums(sums, a.partial, scratch);
 }
 
@@ -105,7 +105,9 @@ __global__ void __launch_bounds__(768) place_part_kernel(PlaceArgs a) {
   const Row row = row_of(a, row_number);
   const uint32_t first_group = blockIdx.x % a.parts * a.part_groups;
   const uint32_t begin = first_group * a.group_size;
-  const uint32_t end = min(static_cast<uint32_t>(a.n), begin + a.part_groups * a.group_size);
+  const uint32_t groups = min(a.part_groups, a.groups - first_group);
+  const bool last = first_group + groups == a.groups;
+  const uint32_t end = last ? static_cast<uint32_t>(a.n) : begin + groups * a.group_size;
   Ranking<kItems> ranking;
   const Selection<Ranking<kItems>::kEach> selection(row);
   Span low, high;
@@ -130,14 +132,14 @@ __global__ void __launch_bounds__(768) place_part_kernel(PlaceArgs a) {
     const float s = load_element(a.student, offset);
     pairs[place] = {s, load_element(a.teacher, offset) - s};
     if (a.group != nullptr) {
-      store_group(a, offset, first_group + group_of(place));
+      store_group(a, offset, first_group + min(group_of(place), groups - 1));
     }
   }
   __syncthreads();
   Sums sums;
   float2* scratch = reinterpret_cast<float2*>(ranking.scratch);
-  fit_groups(pairs, end - begin, a.group_size,
-             fit_out(a, row_number, first_group), sums, scratch);
+  fit_groups(pairs, end - begin, a.group_size, groups, fit_out(a, row_number, first_group), sums,
+             scratch);
   store_sums(sums, a.partial, scratch);
 }
 
@@ -160,7 +162,8 @@ __global__ void __launch_bounds__(512, 2) place_wide_kernel(PlaceArgs a) {
   const uint32_t row_number = blockIdx.x / a.groups, group = blockIdx.x % a.groups;
   const Row row = row_of(a, row_number);
   const uint32_t begin = group * a.group_size;
-  const uint32_t end = min(static_cast<uint32_t>(a.n), begin + a.group_size);
+  const uint32_t end =
+      begin + static_cast<uint32_t>(group_members(a.n, a.group_size, a.groups, group));
   const Selection<16> selection(row);
   Span low, high;
   selection.locate(begin, end - 1, 1, low, high);

@@ -49,7 +49,7 @@ def _backward_kernel(
     else:
         coef_ptr += row
         coef_mask = row < rows
-    slope = tl.load(coef_ptr, mask=coef_mask, other=0.0)
+    slope_less_1 = tl.load(coef_ptr, mask=coef_mask, other=0.0)
     coef_ptr += plane  # to the intercept, which the gradient does not need
     coef_ptr += plane
     ds = s - tl.load(coef_ptr, mask=coef_mask, other=0.0)
@@ -64,10 +64,10 @@ def _backward_kernel(
         k = tl.load(coef_ptr, mask=coef_mask, other=0.0)
         coef_ptr += plane
         c = tl.load(coef_ptr, mask=coef_mask, other=0.0)
-        grad += k * (dd + (1.0 - 2.0 * slope) * ds) - c
+        grad += k * (dd - (1.0 + 2.0 * slope_less_1) * ds) - c
     if WITH_FINE:
         fine_weight = tl.load(stats_ptr + 3)
-        grad += 2.0 * fine_weight * slope * ((slope - 1.0) * ds - dd)
+        grad += 2.0 * fine_weight * (1.0 + slope_less_1) * (slope_less_1 * ds - dd)
     grad *= tl.load(grad_out_ptr).to(tl.float32) * scale
     tl.store(grad_ptr + offset, grad.to(grad_ptr.dtype.element_ty), mask=mask)
 

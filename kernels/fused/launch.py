@@ -1,11 +1,13 @@
 """Launch choices: pure functions of the problem's size that return frozen dataclasses.
 
-Nothing here needs Triton, PyTorch or a device, so the shape of every output is known without one.
+Nothing here needs a device, so the shape of every output is known without one.
 Thresholds are estimates from the compile table (`python -m benchmarks compile`: registers, spills,
 instructions) until a timing on a GPU replaces them; each says what it rests on.
 """
 
 from dataclasses import dataclass
+
+from liftplace._arguments import group_count
 
 MAX_ROW = 1 << 20
 """Longest row that is tested: one warp then merges a row's LIFT chunks, four rounds its sort."""
@@ -145,18 +147,19 @@ def place_launch(
     and `tile` are there for tests and measurements.
     """
     _check(rows, n)
-    if not 1 <= group_size < n:
+    groups = group_count(n, group_size) if group_size >= 1 else 0
+    if groups < 2:
         raise ValueError(
-            f"group_size must be at least 1 and less than the row length {n}, got {group_size}; "
-            "use lift_fwd for one group a row"
+            f"group_size must be at least 1 and leave two groups of the row length {n}, got "
+            f"{group_size}; use lift_fwd for one group a row"
         )
-    groups = ceil_div(n, group_size)
+    most = max(group_size, n - (groups - 1) * group_size)  # elements of a group
     block = next_power_of_two(n)
-    if block <= max_block and group_size == next_power_of_two(group_size):
+    if block <= max_block and most == group_size == next_power_of_two(group_size):
         return PlaceLaunch(
             rows, n, group_size, groups, block, block // group_size, 1, _warps(block, 4), rows, None
         )
-    block = min(next_power_of_two(group_size), max_tile)
+    block = min(next_power_of_two(most), max_tile)
     tile_groups = max(1, tile // block)
     return PlaceLaunch(
         rows,
@@ -165,7 +168,7 @@ def place_launch(
         groups,
         block,
         tile_groups,
-        ceil_div(group_size, block),
+        ceil_div(most, block),
         _warps(tile_groups * block, 8),
         rows * ceil_div(groups, tile_groups),
         _sort_launch(rows, n, chunk, fan_in, tile),

@@ -66,7 +66,8 @@ def linear_fit(count, mean_s, mean_d, m2_s, c_sd, eps):
     """(slope - 1, intercept, v + eps) of t on s: b - 1 = (c_sd - eps) / (v + eps)."""
     total = tl.maximum(count, 1.0)
     spread = m2_s / total + eps
-    slope_less_1 = tl.div_rn(c_sd / total - eps, spread)  # exactly -1 for a group of one element
+    slope_less_1 = tl.div_rn(c_sd / total - eps, spread)
+    slope_less_1 += spread - spread  # NaN, where the variance overflows, for a slope of 1
     return slope_less_1, mean_d - slope_less_1 * mean_s, spread
 
 
@@ -97,15 +98,14 @@ def penalty_slope(z, SQUARED: tl.constexpr):
 def store_fit(
     coef_ptr, plane, mask, mean_s, mean_d, slope_less_1, a, spread, SQUARED: tl.constexpr
 ):
-    """Write slope, intercept, mean_s, mean_d, k and c of each group, one plane after the other.
+    """Write slope - 1, intercept, mean_s, mean_d, k and c of each group, one plane after the other.
 
     With phi'(b - 1) = alpha and phi'(a) = gamma: k = (alpha - gamma mean_s) / (v + eps) and
     c = gamma b. The pointer moves from plane to plane, because six may exceed an int32 offset.
     """
-    slope = 1.0 + slope_less_1
     gamma = penalty_slope(a, SQUARED)
     k = (penalty_slope(slope_less_1, SQUARED) - gamma * mean_s) / spread
-    tl.store(coef_ptr, slope, mask=mask)
+    tl.store(coef_ptr, slope_less_1, mask=mask)
     coef_ptr += plane
     tl.store(coef_ptr, a, mask=mask)
     coef_ptr += plane
@@ -115,7 +115,7 @@ def store_fit(
     coef_ptr += plane
     tl.store(coef_ptr, k, mask=mask)
     coef_ptr += plane
-    tl.store(coef_ptr, gamma * slope, mask=mask)
+    tl.store(coef_ptr, gamma * (1.0 + slope_less_1), mask=mask)
 
 
 @triton.jit

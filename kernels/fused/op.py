@@ -6,6 +6,7 @@ import os
 import torch
 from torch import Tensor
 
+from liftplace._arguments import group_count
 from liftplace._contract import Fitted, LossSum, Options
 
 from .launch import MAX_ROW
@@ -35,7 +36,8 @@ def forward(
     from .lift import lift_fwd
     from .place import place_fwd
 
-    fit = lift_fwd if options.group_size >= student.shape[1] else place_fwd
+    whole = group_count(student.shape[1], options.group_size) == 1
+    fit = lift_fwd if whole else place_fwd
     group, coef, partial = fit(student, teacher, options, launch)
     loss, stats = combine(partial, student.numel(), fine_weight, options)
     return loss, Fitted(group, coef, stats)

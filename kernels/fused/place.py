@@ -83,12 +83,15 @@ def _load_tile(
     group,
     member,
     n,
+    groups,
     group_size,
     WITH_GROUPS: tl.constexpr,
 ):
     """Members `member` of the groups `group` of a row: s, d, mask; notes their group numbers."""
-    rank = group[:, None] * group_size + member[None, :]
-    mask = (member < group_size)[None, :] & (rank < n)
+    first = group * group_size
+    members = tl.where(group < groups - 1, group_size, n - first)  # the last has what is left
+    rank = first[:, None] + member[None, :]
+    mask = (group < groups)[:, None] & (member[None, :] < members[:, None])
     index = tl.load(order_ptr + rank, mask=mask, other=0)
     s = tl.load(student_ptr + index, mask=mask, other=0.0).to(tl.float32)
     t = tl.load(teacher_ptr + index, mask=mask, other=0.0).to(tl.float32)
@@ -138,6 +141,7 @@ def _group_moments_kernel(
             group,
             member,
             n,
+            groups,
             group_size,
             WITH_GROUPS,
         )
@@ -158,6 +162,7 @@ def _group_moments_kernel(
                 group,
                 trip * BLOCK + member,
                 n,
+                groups,
                 group_size,
                 WITH_GROUPS,
             )

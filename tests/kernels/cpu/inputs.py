@@ -32,4 +32,5 @@ def expected_groups(difference: Tensor, size: int) -> Tensor:
     order = torch.sort(difference.float().square(), stable=True).indices
     group = torch.empty_like(order)
     group[order] = torch.arange(len(order)) // size
-    return group
+    alone = len(order) % size == 1  # it belongs to the group before
+    return group.clamp(max=len(order) // size - 1) if alone else group

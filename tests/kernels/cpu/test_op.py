@@ -84,6 +84,7 @@ def test_a_constant_group_has_no_variance(offset):
 
 def test_weight_of_another_dtype():
     student, teacher = pair(3, 100)
+    student, teacher = student[None], teacher[None]
     expected = place_loss(student, teacher, impl="native", weight=0.25)
     weight = torch.tensor(0.25, dtype=torch.float64)
     assert place_loss(student, teacher, impl="native", weight=weight) == expected

@@ -7,7 +7,7 @@ from tests.kernels.harness import DTYPES, group_numbers, pair
 
 from .harness import assert_agrees, run
 
-SIZES = [(1, 3, 2), (2, 5, 4), (3, 7, 3), (3, 64, 16), (2, 97, 16), (2, 256, 16), (1, 1031, 2)]
+SIZES = [(1, 4, 2), (2, 9, 4), (3, 7, 3), (3, 64, 16), (2, 97, 16), (2, 256, 16), (1, 1031, 2)]
 SIZES += [(2, 1024, 16), (1, 2048, 1024), (2, 2049, 100), (1, 4096, 256), (1, 8192, 16)]
 SIZES += [(1, 9001, 3), (1, 16_384, 16)]
 
@@ -19,8 +19,20 @@ def test_sizes(rows, n, size, device):
 
 @pytest.mark.parametrize("size", [2, 3, 16, 100, 128, 129, 256, 2048, 2049, 2999])
 def test_group_sizes(size, device):
-    """One lane a group to a whole block; the last group ragged, a single element at n - 1."""
+    """One lane a group to a whole block; the last group ragged."""
     assert_agrees(*pair(2, 3000, device), size)
+
+
+@pytest.mark.parametrize("size", [4, 16, 32, 128, 2048])
+@pytest.mark.parametrize("groups", [2, 3])
+def test_one_element_more_in_the_last_group(size, groups, device):
+    """Also where a lane or a team would be full without it."""
+    assert_agrees(*pair(2, groups * size + 1, device), size)
+
+
+@pytest.mark.parametrize("rows, n, size", [(1, 40_001, 16), (1, 40_001, 20_000), (1, 33_793, 64)])
+def test_one_element_more_in_rows_longer_than_a_block(rows, n, size, device):
+    assert_agrees(*pair(rows, n, device), size)
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
@@ -83,7 +95,7 @@ def test_groups_of_one_element(n, device):
     student, teacher = pair(1, n, device)
     actual = run(student, teacher, 1)
     assert torch.equal(actual.group, group_numbers(student, teacher, 1))
-    assert actual.coef[0].abs().max() < 1e-6
+    assert (actual.coef[0] + 1).abs().max() < 1e-6
     intercepts = actual.coef[1].gather(1, actual.group)  # back in the row's order
     torch.testing.assert_close(intercepts, teacher, rtol=1e-6, atol=1e-6)
     expected = 1 + teacher.abs().double().mean()

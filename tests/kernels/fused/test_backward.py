@@ -10,7 +10,8 @@ from tests.oracle import GRAD_TOLERANCE
 
 
 def _formula(student, teacher, group, coef, w, coarse, fine):
-    slope, _, mean_s, mean_d, k, c = coef.double().gather(2, group.expand(6, -1, -1))
+    slope_less_1, _, mean_s, mean_d, k, c = coef.double().gather(2, group.expand(6, -1, -1))
+    slope = slope_less_1 + 1
     s, t = student.double(), teacher.double()
     ds, dt = s - mean_s, t - (mean_s + mean_d)
     grad = coarse * (k * (dt - 2 * slope * ds) - c)

@@ -20,7 +20,7 @@ import torch
 
 if __name__ == "__main__":
     problems = [
-        Problem(1, 3, 2),
+        Problem(1, 4, 2),
         Problem(8, 1500, 16, torch.bfloat16, torch.float32),
         Problem(8, 1000, 100, squared=True),
         Problem(1, 70_000, 15_000),
