@@ -29,6 +29,7 @@ AXES = {  # what a study varies beside the method and its variant
     "regime_terms": ("student",),
     "regime_others": ("teacher", "student"),
     "regime_rates": ("learning_rate",),
+    "regime_32": ("student",),
 }
 _NUMBERS = {*COLUMNS, *TIMESTEP_COLUMNS} - {*TEXTS, "settings"}
 _FILE = re.compile(r"study_(\w+)_(cpu|cuda)\.csv")
