@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 _cpu = runpy.run_path("kernels/cpu/sources.py")
@@ -31,8 +32,19 @@ class BuildKernels(build_ext):
             folder = "kernels/cuda" if self.inplace else f"{self.build_lib}/liftplace/kernels/cuda"
             cuda["build"](Path(folder, cuda["LIBRARY"]))
 
+    def get_ext_filename(self, fullname: str) -> str:
+        return str(Path(*fullname.split(".")).with_suffix(_cpu["SUFFIX"]))
+
     def get_export_symbols(self, extension: Extension) -> list[str]:
         return extension.export_symbols  # loaded by ctypes: there is no module initialiser
 
 
-setup(ext_modules=[NATIVE], cmdclass={"build_ext": BuildKernels})
+class Wheel(bdist_wheel):
+    """One wheel for every Python 3: what is compiled uses no header of Python's."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        *_, platform = super().get_tag()
+        return "py3", "none", platform
+
+
+setup(ext_modules=[NATIVE], cmdclass={"build_ext": BuildKernels, "bdist_wheel": Wheel})

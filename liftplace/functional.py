@@ -1,5 +1,7 @@
 """lift_loss, place_loss and linear_fit: check the arguments, choose an implementation, call it."""
 
+from typing import Literal, TypedDict, Unpack, overload
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,42 @@ from liftplace._weight import adaptive_weight
 from liftplace.reference import Fit, LinearFit
 
 
+class LiftOptions(TypedDict, total=False):
+    """The options of `lift_loss`, for type checkers, but for `return_fit`."""
+
+    scope: str
+    norm: str
+    weight: str | float | Tensor
+    terms: str
+    reduction: str
+    eps: float
+    process_group: torch.distributed.ProcessGroup | None
+    impl: str
+
+
+class PlaceOptions(LiftOptions, total=False):
+    """The options of `place_loss`, likewise."""
+
+    group_size: int | None
+    num_groups: int | None
+
+
+@overload
+def lift_loss(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    return_fit: Literal[False] = False,
+    **options: Unpack[LiftOptions],
+) -> Tensor: ...
+@overload
+def lift_loss(
+    student: Tensor, teacher: Tensor, *, return_fit: Literal[True], **options: Unpack[LiftOptions]
+) -> tuple[Tensor, Fit]: ...
+@overload
+def lift_loss(
+    student: Tensor, teacher: Tensor, *, return_fit: bool, **options: Unpack[LiftOptions]
+) -> Tensor | tuple[Tensor, Fit]: ...
 def lift_loss(
     student: Tensor,
     teacher: Tensor,
@@ -60,6 +98,22 @@ def lift_loss(
     return _loss(student, teacher, None, 1, arguments, impl, return_fit)
 
 
+@overload
+def place_loss(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    return_fit: Literal[False] = False,
+    **options: Unpack[PlaceOptions],
+) -> Tensor: ...
+@overload
+def place_loss(
+    student: Tensor, teacher: Tensor, *, return_fit: Literal[True], **options: Unpack[PlaceOptions]
+) -> tuple[Tensor, Fit]: ...
+@overload
+def place_loss(
+    student: Tensor, teacher: Tensor, *, return_fit: bool, **options: Unpack[PlaceOptions]
+) -> Tensor | tuple[Tensor, Fit]: ...
 def place_loss(
     student: Tensor,
     teacher: Tensor,

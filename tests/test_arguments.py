@@ -1,5 +1,7 @@
 """Bad input: the error names the argument, shows the value and says what to do."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -135,7 +137,7 @@ def test_native_says_why_it_cannot_run(monkeypatch):
         lift_loss(X.double(), X, impl="native")
     with pytest.raises(RuntimeError, match="the tensors are on meta; use impl='auto'"):
         lift_loss(X.to("meta"), X.to("meta"), impl="native")
-    monkeypatch.setattr(native, "not_built", native.open_library(None)[1])
+    monkeypatch.setattr(native, "not_built", native.open_library(Path("/nowhere"))[1])
     with pytest.raises(RuntimeError, match="found no C.. compiler; install one and reinstall"):
         lift_loss(X, X, impl="native")
 

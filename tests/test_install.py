@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from liftplace.kernels.cpu import op
+from liftplace.kernels.cpu.sources import SUFFIX
 from liftplace.kernels.cuda import build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,11 +57,25 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"liftplace"}
     for needed in ("liftplace/kernels/fused/place.py", "liftplace/demo/__init__.py"):
         assert needed in names
-    of_teacher = [name for name in names if name.startswith("liftplace/demo/teacher/")]
-    assert any(name.endswith(".safetensors") for name in of_teacher)
+    assert not [name for name in names if name.endswith(".safetensors")]  # the demo's teacher
+    assert "liftplace/py.typed" in names
     packages = {path.parent for path in (ROOT / "liftplace").rglob("__init__.py")}
     for package in packages:
         assert f"{package.relative_to(ROOT).as_posix()}/__init__.py" in names
+
+
+def test_one_wheel_for_every_python(wheel):
+    """What is compiled opens by ctypes and is named by no Python's version."""
+    assert "-py3-none-" in wheel.name
+    compiled = [name for name in zipfile.ZipFile(wheel).namelist() if "_native" in name]
+    assert compiled == ([f"liftplace/kernels/cpu/_native{SUFFIX}"] if COMPILER else [])
+
+
+def test_the_demo_of_a_wheel_says_where_its_teacher_is(installed, tmp_path):
+    code = "import sys; from liftplace.cli import main; main(['demo'])"
+    result = _python(code, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert result.returncode == 2
+    assert "teacher is in liftplace's repository" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("where", ["elsewhere", "checkout"])
@@ -92,7 +107,7 @@ def test_this_installation_beside_a_package_named_kernels(installed, tmp_path):
 
 @pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler here")
 def test_the_cpu_op_is_built(installed, tmp_path):
-    code = "from liftplace.kernels.cpu import op; print(op._extension.origin)"
+    code = "from liftplace.kernels.cpu import op; print(op.LIBRARY)"
     origin = _check(_python(code, cwd=tmp_path, PYTHONPATH=str(installed))).strip()
     assert Path(origin).is_relative_to(installed)
     assert op.is_built(), op.not_built

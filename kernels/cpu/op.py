@@ -2,7 +2,6 @@
 
 import ctypes
 from ctypes import c_char_p, c_int64
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from liftplace._c_interface import C_DTYPES, argument_types, c_pointer, c_tensor
 from liftplace._contract import Fitted, LossSum, Options, new_fitted
 
-from .sources import digest
+from .sources import FOLDER, SUFFIX, digest
 
 # Elements worth a thread of their own: starting one takes as long as some thousands of elements.
 _FORWARD_GRAIN, _BACKWARD_GRAIN = 1 << 14, 1 << 16
@@ -22,19 +21,19 @@ _SIGNATURES = {  # result and arguments
     "liftplace_backward_scratch": (c_int64, "li"),
     "liftplace_backward": (None, "tt lll pppp fii pp i"),
 }
-_extension = PathFinder.find_spec("_native", [str(Path(__file__).parent)])
+LIBRARY = FOLDER / f"_native{SUFFIX}"
 
 
-def open_library(path: str | None) -> tuple[ctypes.CDLL | None, str | None]:
+def open_library(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
     """The compiled op at `path`, or None and the reason; then `auto` uses PyTorch."""
-    if path is None:
+    if not path.is_file():
         return None, (
             "its extension was not built, because the installation found no C++ compiler; "
             "install one and reinstall liftplace"
         )
     stale = "its extension was built from other sources: run `pip install -e .` again"
     try:
-        library = ctypes.CDLL(path)
+        library = ctypes.CDLL(str(path))
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, argument_types(arguments)
@@ -47,7 +46,7 @@ def open_library(path: str | None) -> tuple[ctypes.CDLL | None, str | None]:
     return (library, None) if same else (None, stale)
 
 
-_library, not_built = open_library(_extension.origin if _extension else None)
+_library, not_built = open_library(LIBRARY)
 
 
 def is_built() -> bool:

@@ -1,10 +1,12 @@
 """What the C++ op is compiled from and with, for setup.py, which runs this file by itself."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 SOURCE = "op.cpp"
+SUFFIX = ".dll" if sys.platform == "win32" else ".so"  # no Python's own: ctypes opens the library
 FLAGS = ("-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-pthread")
 
 

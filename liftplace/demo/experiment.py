@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from liftplace.analyze.maps import compute_maps, save_maps
+from liftplace.common.errors import UsageError
 from liftplace.common.files import RESULTS, check_free, new_folder
 from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
@@ -55,13 +56,18 @@ def run(
         The content of results.json.
 
     Raises:
-        UsageError: the output folder is not free, or a package is missing.
+        UsageError: the output folder is not free, or a package or the teacher is missing.
         KeyboardInterrupt: Ctrl-C; nothing is left behind.
     """
     start = time.perf_counter()
     output_dir = Path(output_dir)
     settings = settings or (FAST if fast else FULL)
     check_free(output_dir)  # before anything takes time
+    if not TEACHER.is_dir():
+        raise UsageError(
+            "the demo's teacher is in liftplace's repository and in no wheel: run the demo in a "
+            'clone, after pip install -e ".[demo]"'
+        )
     teacher = load_model(TEACHER)
     for_cpu(teacher.model)
     resolution = teacher.model.config.sample_size

@@ -14,7 +14,7 @@ SHARED = ("-O1", "-fPIC", "-shared", "-pthread")
 def test_a_library_of_these_sources(tmp_path):
     define = f"-DLIFTPLACE_DIGEST={sources.digest()}"
     path = build(SOURCE / "op.cpp", tmp_path / "op.so", *SHARED, define)
-    library, reason = op.open_library(str(path))
+    library, reason = op.open_library(path)
     assert reason is None
     assert library.liftplace_digest().decode() == sources.digest()
 
@@ -22,7 +22,7 @@ def test_a_library_of_these_sources(tmp_path):
 @pytest.mark.parametrize("define", [(), ("-DLIFTPLACE_DIGEST=0123456789abcdef",)], ids=len)
 def test_a_library_of_other_sources(define, tmp_path):
     path = build(SOURCE / "op.cpp", tmp_path / "op.so", *SHARED, *define)
-    library, reason = op.open_library(str(path))
+    library, reason = op.open_library(path)
     assert library is None
     assert "built from other sources: run `pip install -e .` again" in reason
 
@@ -30,19 +30,19 @@ def test_a_library_of_other_sources(define, tmp_path):
 def test_a_library_without_the_functions(tmp_path):
     (tmp_path / "other.cpp").write_text("int nothing;")
     path = build(tmp_path / "other.cpp", tmp_path / "op.so", *SHARED)
-    assert "built from other sources" in op.open_library(str(path))[1]
+    assert "built from other sources" in op.open_library(path)[1]
 
 
 def test_a_library_that_does_not_load(tmp_path):
     (tmp_path / "op.so").write_bytes(b"of another machine")
-    assert "does not load (" in op.open_library(str(tmp_path / "op.so"))[1]
+    assert "does not load (" in op.open_library(tmp_path / "op.so")[1]
 
 
 def test_a_wheel_has_nothing_to_compare(monkeypatch, tmp_path):
     path = build(SOURCE / "op.cpp", tmp_path / "op.so", *SHARED)
     monkeypatch.setattr(sources, "FOLDER", tmp_path)  # without op.cpp
     assert sources.digest() is None
-    assert op.open_library(str(path))[1] is None
+    assert op.open_library(path)[1] is None
 
 
 @pytest.mark.parametrize("name", ["op.cpp", "fit.h"])
