@@ -79,7 +79,7 @@ def _record(config: EncodeConfig, encoder: Encoder, dataset) -> dict:
         "dataset": dataset.identity(),
         "classes": dataset.classes,
         **({"class_map": True} if getattr(dataset, "has_class_map", False) else {}),
-        "center_crop": config.center_crop,
+        "resize_mode": config.resize_mode or "crop",
         "mixed_precision": config.mixed_precision,
         "shard_size": config.shard_size,
     }

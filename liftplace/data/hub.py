@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from liftplace.common.errors import UsageError
-from liftplace.data._checks import check_resolution, check_split
+from liftplace.data._checks import check_resize_mode, check_resolution, check_split
 from liftplace.data.pictures import to_tensor
 
 TABLES = frozenset({".parquet", ".arrow"})
@@ -27,7 +27,7 @@ class HubImages(Dataset):
     Args:
         name: on the Hub, or a folder in its layout.
         config_name: configuration of the dataset.
-        resolution, split, center_crop: as for `ImageFolder`.
+        resolution, split, resize_mode: as for `ImageFolder`.
         labels: give the classes in `label_column`: of type ClassLabel, integers or text.
         caption_column: column of the captions, None for none; of a list the first.
 
@@ -44,7 +44,7 @@ class HubImages(Dataset):
         *,
         resolution: int,
         split: str = "train",
-        center_crop: bool = False,
+        resize_mode: str = "crop",
         labels: bool = False,
         config_name: str | None = None,
         image_column: str = "image",
@@ -53,9 +53,10 @@ class HubImages(Dataset):
     ) -> None:
         check_resolution(resolution)
         check_split(split)
+        check_resize_mode(resize_mode)
         self.name = name
         self.resolution = resolution
-        self.center_crop = center_crop
+        self.resize_mode = resize_mode
         self.image_column = image_column
         self.caption_column = caption_column
         self.label_column = label_column if labels else None
@@ -95,7 +96,7 @@ class HubImages(Dataset):
                 f"{self.name}, row {index}: --image_column {self.image_column} holds "
                 f"{type(image).__name__}, no image"
             )
-        return to_tensor(image, self.resolution, self.center_crop)
+        return to_tensor(image, self.resolution, self.resize_mode)
 
     def _caption(self, row: dict, index: int) -> str:
         caption = row[self.caption_column]

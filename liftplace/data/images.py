@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from liftplace.common.errors import UsageError
-from liftplace.data._checks import check_resolution, check_split
+from liftplace.data._checks import check_resize_mode, check_resolution, check_split
 from liftplace.data.captions import read_captions
 from liftplace.data.folders import class_numbers, class_of, folder_of_split, picture_files
 from liftplace.data.pictures import SUFFIXES, check_headers, read_picture
@@ -28,8 +28,8 @@ class ImageFolder(Dataset):
             searched instead.
         resolution: height and width of every item, in pixels; Lanczos filter.
         split: ``"train"`` or ``"test"``.
-        center_crop: cut the central square out first; otherwise the whole image is scaled to a
-            square.
+        resize_mode: ``"crop"`` resizes the short side and keeps the middle of the long one;
+            ``"squash"`` scales the whole image to a square.
         labels: the class of an image is the number of the subfolder that it is in: its place by
             name, or as a number where all names are numbers.
         class_map: JSON file with the number of each subfolder, instead.
@@ -50,15 +50,16 @@ class ImageFolder(Dataset):
         *,
         resolution: int,
         split: str = "train",
-        center_crop: bool = False,
+        resize_mode: str = "crop",
         labels: bool = False,
         class_map: str | Path | None = None,
         caption_column: str | None = None,
     ) -> None:
         check_resolution(resolution)
         check_split(split)
+        check_resize_mode(resize_mode)
         self.resolution = resolution
-        self.center_crop = center_crop
+        self.resize_mode = resize_mode
         self.folder = folder_of_split(Path(folder), split)
         self.paths = picture_files(self.folder)
         if not self.paths:
@@ -118,4 +119,4 @@ class ImageFolder(Dataset):
         return torch.stack([self._read(int(index)) for index in indices])
 
     def _read(self, index: int) -> Tensor:
-        return read_picture(self.paths[index], self.resolution, self.center_crop)
+        return read_picture(self.paths[index], self.resolution, self.resize_mode)

@@ -24,7 +24,7 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 READERS = 8  # threads that look at headers
 
 
-def read_picture(path: Path, resolution: int, center_crop: bool) -> Tensor:
+def read_picture(path: Path, resolution: int, resize_mode: str) -> Tensor:
     """(3, resolution, resolution), float32 in [-1, 1].
 
     Raises:
@@ -32,7 +32,7 @@ def read_picture(path: Path, resolution: int, center_crop: bool) -> Tensor:
     """
     try:
         with Image.open(path) as file:
-            return to_tensor(file, resolution, center_crop)
+            return to_tensor(file, resolution, resize_mode)
     except UNREADABLE as error:
         raise UsageError(f"cannot read image {path}: {_reason(error)}") from error
 
@@ -74,17 +74,18 @@ def _reason(error: Exception) -> str:
     return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
-def to_tensor(image: Image.Image, resolution: int, center_crop: bool) -> Tensor:
+def to_tensor(image: Image.Image, resolution: int, resize_mode: str) -> Tensor:
     """A picture to (3, resolution, resolution) in [-1, 1], the right way up.
 
     Args:
-        center_crop: cut the central square out; otherwise the whole is scaled to a square.
+        resize_mode: "crop" keeps the aspect: the short side is resized, the middle of the long one
+            is kept. "squash" scales the whole picture to a square.
 
     Raises:
         ValueError: a kind of picture that has no one meaning in 8 bits.
     """
     image = to_rgb(ImageOps.exif_transpose(image))
-    if center_crop:  # cropped first, because Lanczos would look beyond a box
+    if resize_mode == "crop":  # cropped first: the same pixels, and a long side costs nothing
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))

@@ -146,7 +146,9 @@ class ValidationCallback:
 def _reference(config: RunConfig, dataset: Dataset, resolution: int) -> Dataset:
     if config.reference_dir is not None:
         dataset = load_dataset(
-            config.reference_dir, resolution=resolution, center_crop=config.center_crop
+            config.reference_dir,
+            resolution=resolution,
+            resize_mode=getattr(dataset, "resize_mode", config.resize_mode) or "crop",
         )
     if isinstance(dataset, CachedLatents):
         name = f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"

@@ -6,8 +6,8 @@ from torch.utils.data import default_collate
 
 from liftplace.cli import main
 from liftplace.common.errors import UsageError
-from liftplace.data import CachedLatents, load_dataset
-from liftplace.data.config import EncodeConfig
+from liftplace.data import CachedLatents, load_dataset, open_dataset
+from liftplace.data.config import DataConfig, EncodeConfig
 from liftplace.data.encode import encode
 from liftplace.data.encoder import Encoder
 from liftplace.models.loading import load_model
@@ -117,6 +117,18 @@ def test_cache_that_does_not_fit_the_run(pipelines, pictures, tmp_path):
     other = tiny_pipeline("UNet2DConditionModel", tmp_path / "other", seed=1)
     with pytest.raises(UsageError, match="was made by .* another VAE than .*other has"):
         Encoder(load_model(other)).check(cached)
+
+
+def test_a_squashed_cache_is_not_taken_for_a_cropped_one(pipelines, pictures, tmp_path):
+    config = settings(pipelines("UNet2DConditionModel"), pictures, tmp_path / "cache")
+    encode(replace(config, resize_mode="squash"))
+    with pytest.raises(UsageError, match="another cache: its resize_mode is squash, not crop"):
+        encode(config)
+    data = DataConfig(train_data_dir=config.output_dir)
+    options = {"labels": False, "captions": True}
+    assert open_dataset(data, 16, **options).resize_mode == "squash"
+    with pytest.raises(UsageError, match="cache was made with --resize_mode squash: leave the"):
+        open_dataset(replace(data, center_crop=True), 16, **options)
 
 
 def test_nothing_to_encode(pipelines, pictures, tmp_path):

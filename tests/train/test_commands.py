@@ -158,11 +158,33 @@ def test_image_folder(tmp_path):
             dataset_name=None,
             train_data_dir=str(tmp_path / "images"),
             dataloader_num_workers=0,
-            center_crop=True,
             random_flip=True,
         )
     )
     assert DDPMPipeline.from_pretrained(tmp_path / "run").unet.config.in_channels == 3
+
+
+def test_a_run_of_before_resize_mode_goes_on_as_it_began(tmp_path):
+    save_images(tmp_path / "images")
+    options = {
+        "dataset_name": None,
+        "train_data_dir": str(tmp_path / "images"),
+        "logging_steps": 1,
+        "checkpointing_steps": 1,
+    }
+    for name, mode in (("squash", "squash"), ("crop", None)):
+        train(train_config(tmp_path / name, **options, resize_mode=mode))
+    squash, crop = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("squash", "crop"))
+    assert squash != crop
+    shutil.rmtree(tmp_path / "squash" / "checkpoint-2")
+    record = json.loads((tmp_path / "squash" / "run.json").read_text())
+    assert record["settings"].pop("resize_mode") == "squash"  # false was squash
+    (tmp_path / "squash" / "run.json").write_text(json.dumps(record))
+    options["resume_from_checkpoint"] = "latest"
+    with pytest.raises(UsageError, match="its resize_mode is squash, not crop"):
+        train(train_config(tmp_path / "squash", **options, resize_mode="crop"))
+    train(train_config(tmp_path / "squash", **options))
+    assert read_metrics(tmp_path / "squash" / "metrics.jsonl") == squash
 
 
 def test_images_read_in_other_processes_are_the_same_images(tmp_path):
