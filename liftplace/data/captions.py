@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from liftplace.common.errors import UsageError
-from liftplace.data.folders import is_hidden
+from liftplace.data.folders import walk
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 
@@ -28,10 +28,7 @@ def read_captions(folder: Path, paths: Sequence[Path], column: str) -> list[str]
             without a caption.
     """
     files = sorted(
-        path
-        for name in METADATA
-        for path in folder.rglob(name)
-        if not any(map(is_hidden, path.relative_to(folder).parts))
+        parent / name for parent, names in walk(folder) for name in METADATA if name in names
     )
     if not files:
         raise UsageError(
@@ -83,7 +80,7 @@ def _read_entry(file: Path, where: str, entry, column: str) -> tuple[str, str]:
         name = entry["file_name"]
         caption = entry[column] if column in entry or column != "text" else entry["caption"]
         path = file.parent / name
-        if not path.exists() and "\\" in name:
+        if "\\" in name and not path.exists():
             path = file.parent / name.replace("\\", "/")
     except (KeyError, TypeError) as error:
         raise _malformed(file, where, column, entry) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from liftplace.common.errors import UsageError
 from liftplace.data.pictures import SUFFIXES
 
+_Files = tuple[Path, list[str]]
 SPLIT_NAMES = frozenset({"train", "test", "val", "valid", "validation"})
 
 
@@ -18,19 +19,32 @@ def picture_files(folder: Path) -> list[Path]:
     return sorted(_pictures(folder))
 
 
-def _pictures(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+def _pictures(folder: Path) -> Iterator[Path]:
+    for parent, names in walk(folder):
+        for name in names:
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield parent / name
+
+
+def walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[_Files]:
+    """Each folder in and below a folder with the names of its files; hidden ones are left out,
+    links are followed, and every folder is read once."""
     status = folder.stat()
     if (status.st_dev, status.st_ino) in above:  # a link to a folder that it is in
         return
     above |= {(status.st_dev, status.st_ino)}
+    files, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_hidden(entry.name):
                 continue
             if entry.is_dir():
-                yield from _pictures(folder / entry.name, above)
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
-                yield folder / entry.name
+                folders.append(entry.name)
+            elif entry.is_file():
+                files.append(entry.name)
+    yield folder, files
+    for name in folders:
+        yield from walk(folder / name, above)
 
 
 def is_hidden(name: str) -> bool:
@@ -111,7 +125,7 @@ def _read_class_map(path: Path) -> dict[str, int]:
 
 def class_of(path: Path, folder: Path, numbers: dict[str, int]) -> int:
     """Number of the class whose folder a picture is in."""
-    name = path.relative_to(folder).parts[0]
+    name = path.parts[len(folder.parts)]  # faster than relative_to, which counts for many images
     if name not in numbers:
         raise UsageError(f"{path} has no class label: move it into a subfolder of {folder}")
     return numbers[name]

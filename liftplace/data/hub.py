@@ -1,5 +1,6 @@
 """Datasets of the Hugging Face Hub, and folders in their layout."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 
 from liftplace.common.errors import UsageError
 from liftplace.data._checks import check_resize_mode, check_resolution, check_split
+from liftplace.data.folders import walk
 from liftplace.data.pictures import to_tensor
 
 TABLES = frozenset({".parquet", ".arrow"})
@@ -17,7 +19,9 @@ TABLES = frozenset({".parquet", ".arrow"})
 
 def has_tables(folder: Path) -> bool:
     """Whether a folder holds a dataset as tables, as on the Hub."""
-    return folder.is_dir() and any(path.suffix in TABLES for path in folder.rglob("*"))
+    return folder.is_dir() and any(
+        os.path.splitext(name)[1] in TABLES for _, names in walk(folder) for name in names
+    )
 
 
 class HubImages(Dataset):

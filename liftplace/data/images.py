@@ -110,7 +110,7 @@ class ImageFolder(Dataset):
         for number, path in enumerate(self.paths):
             label = self._labels and self._labels[number]
             caption = self._captions and self._captions[number]
-            name = path.relative_to(self.folder).as_posix()
+            name = "/".join(path.parts[len(self.folder.parts) :])
             digest.update(repr((name, path.stat().st_size, label, caption)).encode())
         return digest.hexdigest()
 

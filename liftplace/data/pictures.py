@@ -22,6 +22,8 @@ SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 # What Pillow's decoders raise on damaged files.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 READERS = 8  # threads that look at headers
+AT_ONCE = 256  # headers: a task a file would take as long as the file
+BAR_FROM = 10_000  # files
 
 
 def read_picture(path: Path, resolution: int, resize_mode: str) -> Tensor:
@@ -43,18 +45,25 @@ def check_headers(paths: Sequence[Path]) -> None:
     Raises:
         UsageError: files that are no pictures, with the first few names.
     """
+    parts = [paths[first : first + AT_ONCE] for first in range(0, len(paths), AT_ONCE)]
+    bar = tqdm(
+        total=len(paths), desc="Checking images", unit="image", disable=len(paths) < BAR_FROM
+    )
+    broken = []
     # Warnings are the process's, not a thread's: they are quiet around all readers.
-    with warnings.catch_warnings(), ThreadPoolExecutor(READERS) as readers:
+    with warnings.catch_warnings(), bar, ThreadPoolExecutor(READERS) as readers:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        problems = tqdm(
-            readers.map(_problem, paths, chunksize=64), total=len(paths),
-            desc="Checking images", unit="image", disable=len(paths) < 10_000,
-        )  # fmt: skip
-        broken = [(path, problem) for path, problem in zip(paths, problems, strict=True) if problem]
+        for part, problems in zip(parts, readers.map(_problems, parts), strict=True):
+            broken += [pair for pair in zip(part, problems, strict=True) if pair[1]]
+            bar.update(len(part))
     if broken:
         first = "; ".join(f"{path}: {problem}" for path, problem in broken[:3])
         more = "" if len(broken) <= 3 else f"; and {len(broken) - 3} more"
         raise UsageError(f"cannot read image {first}{more}: repair, move or remove")
+
+
+def _problems(paths: Sequence[Path]) -> list[str | None]:
+    return [_problem(path) for path in paths]
 
 
 def _problem(path: Path) -> str | None:
