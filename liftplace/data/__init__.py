@@ -1,6 +1,7 @@
 """Images to train on and to score against, as float32 in [-1, 1]."""
 
 import re
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from liftplace.data.grey import GreyImages
 from liftplace.data.hub import HubImages, has_tables
 from liftplace.data.idx import IdxImages, fashion_mnist, has_idx_files
 from liftplace.data.images import ImageFolder
+from liftplace.data.pictures import UnreadableImageError
 
 __all__ = [
     "CachedLatents",
@@ -124,10 +126,21 @@ def open_dataset(config: DataConfig, resolution: int, *, labels: bool, captions:
         from liftplace.common.distributed import distributed_state, main_process_decides
 
         state = distributed_state()
-        main_process_decides(state, dataset.verify)
+        if problem := main_process_decides(state, partial(_look_through, dataset, config)):
+            warnings.warn(f"{problem}: the next image takes the place of each", stacklevel=2)
         if labels and state.is_main_process:
             print(f"classes: {_shown(dataset.class_numbers)}")
     return dataset
+
+
+def _look_through(dataset: ImageFolder, config: DataConfig) -> str | None:
+    try:
+        dataset.verify()
+    except UnreadableImageError as error:
+        if config.on_bad_files == "error":
+            raise UsageError(f"{error}: repair, move or remove, or --on_bad_files skip") from error
+        return str(error)
+    return None
 
 
 def _shown(numbers: dict[str, int], most: int = 10) -> str:

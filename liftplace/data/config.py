@@ -34,6 +34,9 @@ class DataConfig(Settings):
     class_map: str | None = None
     """JSON file with the class number of each subfolder of images, like {"cat": 281}; by default
     their places by name, or as numbers if all are numbers."""
+    on_bad_files: MayChange[Literal["error", "skip"]] = "error"
+    """What follows when an image cannot be read. error: the command ends and names it, a training
+    after a checkpoint; skip: a warning names it, and the next image takes its place."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
     resize_mode: ResizeMode | None = None

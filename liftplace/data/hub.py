@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from liftplace.common.errors import UsageError
 from liftplace.data._checks import check_resize_mode, check_resolution, check_split
 from liftplace.data.folders import walk
-from liftplace.data.pictures import to_tensor
+from liftplace.data.pictures import UnreadableImageError, to_tensor
 
 TABLES = frozenset({".parquet", ".arrow"})
 
@@ -79,7 +79,9 @@ class HubImages(Dataset):
         try:
             row = self._table[int(index)]
         except (OSError, SyntaxError, ValueError) as error:  # what PIL's decoders raise
-            raise UsageError(f"cannot read row {index} of {self.name}: {error}") from error
+            raise UnreadableImageError(
+                f"cannot read row {index} of {self.name}: {error}"
+            ) from error
         item = {"images": self._image(row, index)}
         if self.label_column is not None:
             item["class_labels"] = torch.tensor(row[self.label_column])
@@ -96,7 +98,7 @@ class HubImages(Dataset):
     def _image(self, row: dict, index: int) -> Tensor:
         image = row[self.image_column]
         if not isinstance(image, Image.Image):
-            raise UsageError(
+            raise UnreadableImageError(
                 f"{self.name}, row {index}: --image_column {self.image_column} holds "
                 f"{type(image).__name__}, no image"
             )

@@ -12,7 +12,12 @@ from liftplace.common.errors import UsageError
 from liftplace.data._checks import check_resize_mode, check_resolution, check_split
 from liftplace.data.captions import read_captions
 from liftplace.data.folders import class_numbers, class_of, folder_of_split, picture_files
-from liftplace.data.pictures import SUFFIXES, check_headers, read_picture
+from liftplace.data.pictures import (
+    SUFFIXES,
+    UnreadableImageError,
+    broken_headers,
+    read_picture,
+)
 
 
 class ImageFolder(Dataset):
@@ -38,8 +43,8 @@ class ImageFolder(Dataset):
 
     Raises:
         UsageError: unknown split, bad resolution, a folder that is missing or has no image, an
-            image without class or caption; and on reading an item, a file that is no readable
-            image, with its name.
+            image without class or caption; and on reading an item, `UnreadableImageError`: a
+            file that is no readable image, with its name.
     """
 
     channels = 3
@@ -89,9 +94,10 @@ class ImageFolder(Dataset):
         """Look at the header of every file.
 
         Raises:
-            UsageError: files that are no pictures, with their names.
+            UnreadableImageError: files that are no pictures, with their names.
         """
-        check_headers(self.paths)
+        if problem := broken_headers(self.paths):
+            raise UnreadableImageError(problem)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -26,24 +26,28 @@ AT_ONCE = 256  # headers: a task a file would take as long as the file
 BAR_FROM = 10_000  # files
 
 
+class UnreadableImageError(UsageError):
+    """A picture that is damaged, or of a kind that has no one meaning."""
+
+
 def read_picture(path: Path, resolution: int, resize_mode: str) -> Tensor:
     """(3, resolution, resolution), float32 in [-1, 1].
 
     Raises:
-        UsageError: the file is no picture, damaged, or of a kind that has no one meaning.
+        UnreadableImageError: the file is no picture, damaged, or of a kind without one meaning.
     """
     try:
         with Image.open(path) as file:
             return to_tensor(file, resolution, resize_mode)
     except UNREADABLE as error:
-        raise UsageError(f"cannot read image {path}: {_reason(error)}") from error
+        raise UnreadableImageError(f"cannot read image {path}: {_reason(error)}") from error
 
 
-def check_headers(paths: Sequence[Path]) -> None:
+def broken_headers(paths: Sequence[Path]) -> str | None:
     """Open every file as far as its header, with a progress bar where there are many.
 
-    Raises:
-        UsageError: files that are no pictures, with the first few names.
+    Returns:
+        The names of the first few files that are no pictures, and why; None if all are.
     """
     parts = [paths[first : first + AT_ONCE] for first in range(0, len(paths), AT_ONCE)]
     bar = tqdm(
@@ -56,10 +60,9 @@ def check_headers(paths: Sequence[Path]) -> None:
         for part, problems in zip(parts, readers.map(_problems, parts), strict=True):
             broken += [pair for pair in zip(part, problems, strict=True) if pair[1]]
             bar.update(len(part))
-    if broken:
-        first = "; ".join(f"{path}: {problem}" for path, problem in broken[:3])
-        more = "" if len(broken) <= 3 else f"; and {len(broken) - 3} more"
-        raise UsageError(f"cannot read image {first}{more}: repair, move or remove")
+    first = "; ".join(f"{path}: {problem}" for path, problem in broken[:3])
+    more = "" if len(broken) <= 3 else f"; and {len(broken) - 3} more"
+    return f"cannot read image {first}{more}" if broken else None
 
 
 def _problems(paths: Sequence[Path]) -> list[str | None]:

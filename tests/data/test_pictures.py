@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from PIL import Image
 
 from liftplace.common.errors import UsageError
 from liftplace.data import load_dataset
-from liftplace.data.pictures import SUFFIXES, check_headers, to_rgb
+from liftplace.data.pictures import SUFFIXES, broken_headers, to_rgb
 
 RAMP = np.linspace(0, 1, 64)[None].repeat(64, 0)  # black at the left, white at the right
 
@@ -91,16 +93,15 @@ def test_many_bad_pictures_are_counted(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(5)]
     for path in paths:
         path.write_bytes(b"no")
-    with pytest.raises(UsageError, match=r"0\.png.*1\.png.*2\.png.*; and 2 more: repair"):
-        check_headers(paths)
+    assert re.search(r"0\.png.*1\.png.*2\.png.*; and 2 more$", broken_headers(paths))
 
 
 def test_a_picture_of_400_megapixels_is_refused_by_its_header(tmp_path):
     header = Image.new("1", (1, 1))
     header.save(tmp_path / "x.ppm")
     (tmp_path / "x.ppm").write_bytes(b"P4\n20000 20000\n")
-    with pytest.raises(UsageError, match=r"x\.ppm: Image size \(400000000 pixels\)"):
-        check_headers([tmp_path / "x.ppm"])
+    problem = broken_headers([tmp_path / "x.ppm"])
+    assert "x.ppm: Image size (400000000 pixels)" in problem
 
 
 def test_the_first_frame_of_an_animation_is_taken(tmp_path):

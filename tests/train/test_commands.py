@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from liftplace.models.saving import save_pipeline
 from liftplace.train import DistillConfig, NoiseProcess, TrainConfig, distill, train
 from liftplace.train.commands import _match, _vlb_loss, objective_of
 from liftplace.train.run_folder import read_metrics
+from tests.data.pictures import damage
 from tests.families.tiny import tiny_model
 from tests.train.tiny import assert_same_weights, config_for, process, tiny_unet
 
@@ -185,6 +187,31 @@ def test_a_run_of_before_resize_mode_goes_on_as_it_began(tmp_path):
         train(train_config(tmp_path / "squash", **options, resize_mode="crop"))
     train(train_config(tmp_path / "squash", **options))
     assert read_metrics(tmp_path / "squash" / "metrics.jsonl") == squash
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_picture_ends_the_run_after_a_checkpoint(tmp_path, workers):
+    save_images(tmp_path / "images")
+    damage(tmp_path / "images" / "1.png")
+    options = {
+        "dataset_name": None,
+        "train_data_dir": str(tmp_path / "images"),
+        "train_batch_size": 1,
+        "max_train_steps": 4,
+        "logging_steps": 1,
+        "dataloader_num_workers": workers,
+    }
+    with pytest.warns(UserWarning, match=r"1\.png: .*: the next image takes its place"):
+        train(train_config(tmp_path / "skip", **options, on_bad_files="skip"))
+    with pytest.raises(UsageError, match=r"1\.png: .*; stopped at step \d: .*checkpoint-\d saved"):
+        train(train_config(tmp_path / "error", **options))
+    (checkpoint,) = (tmp_path / "error").glob("checkpoint-*")
+    options |= {"resume_from_checkpoint": "latest", "on_bad_files": "skip"}
+    with warnings.catch_warnings():  # it may have been the last step
+        warnings.simplefilter("ignore")
+        train(train_config(tmp_path / "error", **options))
+    metrics = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("skip", "error")]
+    assert metrics[0] == metrics[1] and len(metrics[0]) == 4
 
 
 def test_images_read_in_other_processes_are_the_same_images(tmp_path):
