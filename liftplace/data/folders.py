@@ -9,6 +9,7 @@ from pathlib import Path
 from liftplace.common.errors import UsageError
 from liftplace.data.pictures import SUFFIXES
 
+ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"})
 _Files = tuple[Path, list[str]]
 SPLIT_NAMES = frozenset({"train", "test", "val", "valid", "validation"})
 
@@ -47,6 +48,10 @@ def walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Itera
         yield from walk(folder / name, above)
 
 
+def has_archives(folder: Path) -> bool:
+    return any(path.suffix in ARCHIVES for path in folder.iterdir())
+
+
 def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
@@ -66,7 +71,7 @@ def folder_of_split(folder: Path, split: str) -> Path:
     """The subfolder of a split; the folder itself, all of it "train", where it has no splits.
 
     Subfolders are splits where all that hold pictures are called train, test or validation, so that
-    a class called train does not hide the others.
+    a class called train does not hide the others. The only one that holds some is "train".
 
     Raises:
         UsageError: no such folder or split.
@@ -79,6 +84,9 @@ def folder_of_split(folder: Path, split: str) -> Path:
     others = [name for name in names if name not in SPLIT_NAMES]
     named = {"train", "test"} & set(names)
     if named and not any(_holds_pictures(folder / name) for name in others):
+        only = [name for name in names if _holds_pictures(folder / name)]
+        if split == "train" and split not in names and len(only) == 1:
+            split = only[0]
         if split not in names:
             raise UsageError(f"no folder {folder / split} for split={split!r}")
         return folder / split

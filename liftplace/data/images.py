@@ -11,7 +11,13 @@ from torch.utils.data import Dataset
 from liftplace.common.errors import UsageError
 from liftplace.data._checks import check_resize_mode, check_resolution, check_split
 from liftplace.data.captions import read_captions
-from liftplace.data.folders import class_numbers, class_of, folder_of_split, picture_files
+from liftplace.data.folders import (
+    class_numbers,
+    class_of,
+    folder_of_split,
+    has_archives,
+    picture_files,
+)
 from liftplace.data.pictures import (
     SUFFIXES,
     UnreadableImageError,
@@ -68,8 +74,10 @@ class ImageFolder(Dataset):
         self.folder = folder_of_split(Path(folder), split)
         self.paths = picture_files(self.folder)
         if not self.paths:
+            packed = "; unpack the archives in it" if has_archives(self.folder) else ""
             raise UsageError(
-                f"no image in {self.folder}: need files ending in {', '.join(sorted(SUFFIXES))}"
+                f"no image in {self.folder}: need files ending in "
+                f"{', '.join(sorted(SUFFIXES))}{packed}"
             )
         self.class_numbers = class_numbers(self.folder, class_map) if labels else None
         self.has_class_map = class_map is not None
@@ -77,7 +85,7 @@ class ImageFolder(Dataset):
         if labels:
             self._labels = [class_of(path, self.folder, self.class_numbers) for path in self.paths]
         if caption_column is not None:
-            self._captions = read_captions(self.folder, self.paths, caption_column)
+            self._captions = read_captions(self.folder, self.paths, caption_column, Path(folder))
         self.has_captions = self._captions is not None
 
     @property

@@ -1,5 +1,6 @@
 """Pictures in files, whatever Pillow opens, to RGB."""
 
+import struct
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -19,8 +20,20 @@ SUFFIXES = frozenset({
 })  # fmt: skip
 BACKGROUND = (255, 255, 255)  # behind what is transparent: white, as browsers show it
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-# What Pillow's decoders raise on damaged files.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# What Pillow's decoders raise on damaged files; a truncated AVIF is a RuntimeError.
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # to turn a picture upright, by its EXIF orientation
 READERS = 8  # threads that look at headers
 AT_ONCE = 256  # headers: a task a file would take as long as the file
 BAR_FROM = 10_000  # files
@@ -40,7 +53,7 @@ def read_picture(path: Path, resolution: int, resize_mode: str) -> Tensor:
         with Image.open(path) as file:
             return to_tensor(file, resolution, resize_mode)
     except UNREADABLE as error:
-        raise UnreadableImageError(f"cannot read image {path}: {_reason(error)}") from error
+        raise UnreadableImageError(f"cannot read image {path}: {reason(error)}") from error
 
 
 def broken_headers(paths: Sequence[Path]) -> str | None:
@@ -75,14 +88,14 @@ def _problem(path: Path) -> str | None:
             if file.mode == "I" and file.format != "PNG":
                 return INTEGERS
     except UNREADABLE as error:
-        return _reason(error)
+        return reason(error)
     return None
 
 
 INTEGERS = "32-bit integers, whose white is unknown: save it with 8 or 16 bits"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
@@ -96,7 +109,9 @@ def to_tensor(image: Image.Image, resolution: int, resize_mode: str) -> Tensor:
     Raises:
         ValueError: a kind of picture that has no one meaning in 8 bits.
     """
-    image = to_rgb(ImageOps.exif_transpose(image))
+    turn = _turn(image)
+    image = to_rgb(image)
+    image = image if turn is None else image.transpose(turn)
     if resize_mode == "crop":  # cropped first: the same pixels, and a long side costs nothing
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -104,6 +119,15 @@ def to_tensor(image: Image.Image, resolution: int, resize_mode: str) -> Tensor:
     image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(image, dtype=np.float32))  # (height, width, 3)
     return pixels.permute(2, 0, 1) / 127.5 - 1
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to turn it upright; None if it is, or where its EXIF is damaged, as viewers have it."""
+    image.load()  # before EXIF, which some formats have behind the pixels
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except UNREADABLE:
+        return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -48,6 +48,20 @@ def test_folders_without_pictures_are_neither_split_nor_class(tmp_path):
         names(tmp_path, split="test")
 
 
+def test_the_only_split_with_pictures_is_read(tmp_path):
+    save_images(tmp_path, ["test/1.png"])
+    assert names(tmp_path) == names(tmp_path, split="test") == ["test/1.png"]
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UsageError, match="no image in .*train"):
+        names(tmp_path)
+
+
+def test_archives_are_to_be_unpacked(tmp_path):
+    (tmp_path / "images.zip").write_bytes(b"PK")
+    with pytest.raises(UsageError, match="no image in .*; unpack the archives in it"):
+        names(tmp_path)
+
+
 def test_classes_that_are_numbers_are_ordered_as_numbers(tmp_path):
     save_images(tmp_path, [f"{number}/0.png" for number in range(12)])
     dataset = load_dataset(tmp_path, resolution=8, labels=True)
