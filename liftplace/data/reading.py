@@ -36,6 +36,25 @@ def read_batches(
         yield items
 
 
+class SkipUnreadable(Dataset):
+    """A dataset in which the next picture takes the place of one that cannot be read, with a
+    warning."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._checked = _Checked(dataset, min(MOST_IN_A_ROW, len(dataset)))
+
+    def __len__(self) -> int:
+        return len(self._checked)
+
+    def __getitem__(self, index: int) -> dict:
+        item, problems = self._checked[index]
+        if item is None:
+            raise UnreadableImageError(problems[0])
+        for problem in problems:
+            warn_of(problem)
+        return item
+
+
 def warn_of(problem: str) -> None:
     """An `on_problem` that goes on; Python prints every warning once."""
     warnings.warn(f"{problem}: the next image takes its place", stacklevel=2)

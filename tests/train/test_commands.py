@@ -214,6 +214,30 @@ def test_a_damaged_picture_ends_the_run_after_a_checkpoint(tmp_path, workers):
     assert metrics[0] == metrics[1] and len(metrics[0]) == 4
 
 
+def test_a_damaged_picture_is_skipped_among_the_real_ones_too(tmp_path):
+    save_images(tmp_path / "images")
+    for number in range(4, 9):
+        shutil.copy(tmp_path / "images" / "0.png", tmp_path / "images" / f"{number}.png")
+    damage(tmp_path / "images" / "1.png")
+    with pytest.warns(UserWarning, match=r"1\.png: .*: the next image takes its place"):
+        train(
+            train_config(
+                tmp_path / "run",
+                dataset_name=None,
+                train_data_dir=str(tmp_path / "images"),
+                max_train_steps=1,
+                train_batch_size=1,
+                evaluation_steps=1,
+                evaluation_metrics="kid",
+                num_evaluation_samples=9,
+                num_inference_steps=1,
+                on_bad_files="skip",
+            )
+        )
+    (line,) = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert any(name.startswith("evaluation/") for name in line)
+
+
 def test_images_read_in_other_processes_are_the_same_images(tmp_path):
     save_images(tmp_path / "images")
     for workers in (0, 1):
