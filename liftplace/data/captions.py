@@ -88,11 +88,7 @@ def _read_entry(file: Path, where: str, entry, column: str, known: set[str]) -> 
     try:
         name = entry["file_name"]
         caption = entry[column] if column in entry or column != "text" else entry["caption"]
-        names = (name, name.replace("\\", "/"))
-        paths = [
-            _key(parent / each) for parent in (file.parent, file.parent.parent) for each in names
-        ]
-        path = next((path for path in paths if path in known), paths[0])
+        path = _find(file, name, known)
     except (KeyError, TypeError, AttributeError) as error:
         raise _malformed(file, where, column, entry) from error
     if isinstance(caption, list) and caption:
@@ -100,6 +96,13 @@ def _read_entry(file: Path, where: str, entry, column: str, known: set[str]) -> 
     if not isinstance(caption, str):
         raise UsageError(f"{file}, {where}: the caption must be text, got {caption!r}")
     return path, caption
+
+
+def _find(file: Path, name: str, known: set[str]) -> str:
+    """The key of the image of that name: the first that is known, or else that beside the file."""
+    names = (name, name.replace("\\", "/"))
+    keys = (_key(os.path.join(parent, each)) for parent in file.parents[:2] for each in names)
+    return next((key for key in keys if key in known), None) or _key(file.parent / name)
 
 
 def _read_text(path: Path) -> str:
