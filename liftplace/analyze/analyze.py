@@ -129,7 +129,7 @@ def _dataset(config: AnalyzeConfig, encoder: Encoder) -> Dataset:
         config.data,
         resolution=encoder.resolution,
         split=config.split,
-        center_crop=config.center_crop,
+        resize_mode=config.resize_mode or "crop",
         labels=encoder.takes_labels,
         captions=encoder.takes_captions,
         config_name=config.dataset_config_name,

@@ -8,6 +8,8 @@ from tyro.conf import UseAppendAction
 
 from liftplace.common.errors import UsageError
 from liftplace.common.settings import at_least, check_types
+from liftplace.data._checks import ResizeMode
+from liftplace.data.config import crop_by_name
 
 SMALLEST_SCORED = 8  # samples: an interval scores halves of them
 
@@ -38,8 +40,11 @@ class AnalyzeConfig:
     split: Literal["train", "test"] = "train"
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
+    resize_mode: ResizeMode | None = None
+    """crop: the short side is resized and the middle of the long one kept, the default; squash: the
+    whole image is scaled to a square."""
     center_crop: bool = False
-    """Cut the central square out of an image, instead of scaling the whole of it to a square."""
+    """--resize_mode crop, by its name in the diffusers scripts."""
 
     num_images: int = 64
     """Images whose errors are measured, spread evenly over the dataset."""
@@ -75,6 +80,7 @@ class AnalyzeConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        crop_by_name(self)
         at_least(1, self, "resolution", "num_images", "num_timesteps", "map_timesteps")
         at_least(1, self, "batch_size", "num_inference_steps")
         at_least(0, self, "num_samples", "seed")

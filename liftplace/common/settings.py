@@ -70,11 +70,22 @@ def read_yaml(path: str | Path, config_class: type) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise UsageError(f"{path} must hold lines like 'learning_rate: 1e-4', got {settings!r}")
     known = _hints(config_class)
+    if "resize_mode" in known:
+        settings = of_today(settings)
     for name in settings:
         if name not in known:
             nearest = get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
             raise UsageError(f"{path}: there is no setting {name!r}; the nearest is {nearest!r}")
     return {name: _as_meant(value, known[name]) for name, value in settings.items()}
+
+
+def of_today(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an older version may have written, as this one names them: `center_crop` was
+    what decided between cropping and squashing before `resize_mode`."""
+    if "center_crop" not in settings or "resize_mode" in settings:
+        return settings
+    mode = "crop" if settings["center_crop"] else "squash"
+    return {k: v for k, v in settings.items() if k != "center_crop"} | {"resize_mode": mode}
 
 
 def at_least(smallest, config, *names: str) -> None:

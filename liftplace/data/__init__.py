@@ -1,6 +1,7 @@
 """Images to train on and to score against, as float32 in [-1, 1]."""
 
 import re
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from liftplace.data.grey import GreyImages
 from liftplace.data.hub import HubImages, has_tables
 from liftplace.data.idx import IdxImages, fashion_mnist, has_idx_files
 from liftplace.data.images import ImageFolder
+from liftplace.data.pictures import UnreadableImageError
 
 __all__ = [
     "CachedLatents",
@@ -35,7 +37,7 @@ def load_dataset(
     *,
     resolution: int,
     split: str = "train",
-    center_crop: bool = False,
+    resize_mode: str = "crop",
     labels: bool = False,
     class_map: str | Path | None = None,
     captions: bool = False,
@@ -55,8 +57,8 @@ def load_dataset(
         split: ``"train"`` or ``"test"``. The digits' 1,000 test images are never in ``"train"``.
             A folder's split is its subfolder of that name; a folder whose subfolders are not
             splits alone is all ``"train"``. Of IDX files ``"test"`` is those of t10k.
-        center_crop: cut the central square out of an image that is not square; otherwise the whole
-            image is scaled to a square.
+        resize_mode: of an image that is not square: ``"crop"`` resizes the short side and keeps the
+            middle of the long one, ``"squash"`` scales the whole to a square.
         labels: give ``class_labels`` too: of a folder, the number of the subfolder by name, numbers
             as numbers.
         class_map: JSON file with the number of each subfolder instead, like ``{"cat": 281}``.
@@ -86,7 +88,7 @@ def load_dataset(
         return read(**options, labels=labels)
     if is_cache(folder):
         return CachedLatents(folder)
-    options |= {"center_crop": center_crop, "labels": labels}
+    options |= {"resize_mode": resize_mode, "labels": labels}
     options["caption_column"] = caption_column if captions else None
     of_the_hub = not folder.exists() and re.fullmatch(HUB_NAME, str(name_or_folder))
     if of_the_hub or has_tables(folder):
@@ -105,7 +107,7 @@ def open_dataset(config: DataConfig, resolution: int, *, labels: bool, captions:
     dataset = load_dataset(
         config.dataset_name or config.train_data_dir,
         resolution=resolution,
-        center_crop=config.center_crop,
+        resize_mode=config.resize_mode or "crop",
         labels=labels,
         captions=captions,
         config_name=config.dataset_config_name,
@@ -114,15 +116,31 @@ def open_dataset(config: DataConfig, resolution: int, *, labels: bool, captions:
         label_column=config.label_column,
         class_map=config.class_map,
     )
+    if isinstance(dataset, CachedLatents) and config.resize_mode not in (None, dataset.resize_mode):
+        raise UsageError(
+            f"{dataset.folder} was made with --resize_mode {dataset.resize_mode}: leave the flag "
+            "out, or make it again with liftplace encode"
+        )
     if isinstance(dataset, ImageFolder):
         # Here, because flags wait for no accelerate.
         from liftplace.common.distributed import distributed_state, main_process_decides
 
         state = distributed_state()
-        main_process_decides(state, dataset.verify)
+        if problem := main_process_decides(state, partial(_look_through, dataset, config)):
+            warnings.warn(f"{problem}: the next image takes the place of each", stacklevel=2)
         if labels and state.is_main_process:
             print(f"classes: {_shown(dataset.class_numbers)}")
     return dataset
+
+
+def _look_through(dataset: ImageFolder, config: DataConfig) -> str | None:
+    try:
+        dataset.verify()
+    except UnreadableImageError as error:
+        if config.on_bad_files == "error":
+            raise UsageError(f"{error}: repair, move or remove, or --on_bad_files skip") from error
+        return str(error)
+    return None
 
 
 def _shown(numbers: dict[str, int], most: int = 10) -> str:

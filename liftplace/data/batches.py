@@ -1,15 +1,16 @@
 """Batches of a run: which images, and what noise, each step sees."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from liftplace.common.seeds import generator_for
 from liftplace.data.config import BatchConfig
 from liftplace.data.encoder import Encoder
+from liftplace.data.reading import read_batches, warn_of
 from liftplace.data.resident import read_whole, resides
 from liftplace.models.noise import NoiseProcess, NoisyBatch
 
@@ -26,8 +27,11 @@ def noisy_batches(
     config: BatchConfig,
     accelerator: Accelerator,
     start: int,
+    on_problem: Callable[[str], None] | None = None,
 ) -> Iterator[NoisyBatch]:
     """The noisy batches of the steps after step `start`, on the accelerator's device.
+
+    `on_problem` is that of `read_batches`, unless `config.on_bad_files` is "skip".
 
     Of several processes each gets its share of the batch. Every process draws the random numbers
     of the whole batch.
@@ -39,7 +43,7 @@ def noisy_batches(
     sampler = ShuffledBatches(
         size, batch_size, numbers, seed=seed, rank=rank, world_size=world_size
     )
-    loader = _items(dataset, sampler, config, accelerator.device)
+    loader = _items(dataset, sampler, config, accelerator.device, on_problem)
     share = slice(rank * batch_size, (rank + 1) * batch_size)
     whole = (world_size * batch_size, *encoder.shape)
     for number, items in zip(numbers, loader, strict=True):
@@ -65,18 +69,26 @@ def noisy_batches(
 
 
 def _items(
-    dataset: Dataset, sampler: "ShuffledBatches", config: BatchConfig, device: torch.device
+    dataset: Dataset,
+    sampler: "ShuffledBatches",
+    config: BatchConfig,
+    device: torch.device,
+    on_problem: Callable[[str], None] | None,
 ) -> Iterator[dict]:
     """The batches of the dataset's items, tensors on the device."""
+    skip = warn_of if config.on_bad_files == "skip" else None
     epochs = len(sampler) * sampler.batch_size * sampler.world_size / len(dataset)
     if resides(dataset, device, config.dataset_on_device, epochs):
-        fields = read_whole(dataset, device, config.dataloader_num_workers)
+        fields = read_whole(dataset, device, config.dataloader_num_workers, skip)
         for indices in sampler.tensors(device):
             yield {name: field[indices] for name, field in fields.items()}
         return
-    workers, pinned = config.dataloader_num_workers, device.type == "cuda"
-    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers, pin_memory=pinned)
-    for items in loader:
+    options = {
+        "batch_sampler": sampler,
+        "num_workers": config.dataloader_num_workers,
+        "pin_memory": device.type == "cuda",
+    }
+    for items in read_batches(dataset, skip or on_problem, **options):
         yield {name: _to(value, device) for name, value in items.items()}
 
 

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from liftplace.common.errors import UsageError
 from liftplace.common.files import partial_of, whole_file, write_text_whole
+from liftplace.common.settings import of_today
 
 INDEX = "liftplace_cache.json"
 NULL_TEXT = "null_text.safetensors"
@@ -59,6 +60,7 @@ class CachedLatents(Dataset):
         self._verify()
         self.channels = self.record["latent_shape"][0]
         self.classes = None if self.record["classes"] is None else tuple(self.record["classes"])
+        self.resize_mode = of_today(self.record)["resize_mode"]
         self.has_class_map = self.record.get("class_map", False)
         self.has_captions = self.record["fingerprint"]["text"] is not None
         self.null_text = load_file(self.folder / NULL_TEXT) if self.has_captions else None
@@ -114,8 +116,8 @@ class CacheWriter:
     Args:
         folder: new, empty, or with the same record.
         record: what the cache is made of, as JSON: `fingerprint`, `resolution`, `latent_shape`,
-            `images` (their number), `classes`, and whatever else a cache must agree in to be gone
-            on with.
+            `images` (their number), `classes`, `resize_mode`, and whatever else
+            a cache must agree in to be gone on with.
         teacher: whose encoders make it; for messages.
 
     Raises:
@@ -154,7 +156,8 @@ class CacheWriter:
 
     def _go_on(self) -> None:
         before = _read_index(self.folder)
-        new, old = json.loads(json.dumps(self.index["record"])), before["record"]
+        new = json.loads(json.dumps(self.index["record"]))
+        old = of_today(before["record"])
         for name in sorted(new.keys() | old.keys()):
             if new.get(name) != old.get(name):
                 raise UsageError(

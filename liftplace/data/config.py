@@ -5,6 +5,14 @@ from typing import Literal
 
 from liftplace.common.errors import UsageError
 from liftplace.common.settings import MayChange, Settings, at_least, between
+from liftplace.data._checks import ResizeMode
+
+
+def crop_by_name(config) -> None:
+    """Turn a frozen configuration's `center_crop` into `resize_mode`."""
+    if config.center_crop:
+        object.__setattr__(config, "resize_mode", "crop")
+        object.__setattr__(config, "center_crop", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +34,20 @@ class DataConfig(Settings):
     class_map: str | None = None
     """JSON file with the class number of each subfolder of images, like {"cat": 281}; by default
     their places by name, or as numbers if all are numbers."""
+    on_bad_files: MayChange[Literal["error", "skip"]] = "error"
+    """What follows when an image cannot be read. error: the command ends and names it, a training
+    after a checkpoint; skip: a warning names it, and the next image takes its place."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
+    resize_mode: ResizeMode | None = None
+    """crop: the short side is resized and the middle of the long one kept, the default; squash: the
+    whole image is scaled to a square. Of a cache it is what that was made with."""
     center_crop: bool = False
-    """Cut the central square out of an image, instead of scaling the whole of it to a square."""
+    """--resize_mode crop, by its name in the diffusers scripts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        crop_by_name(self)
         at_least(1, self, "resolution")
 
     def check_data(self) -> None:

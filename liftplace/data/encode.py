@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import torch
 from diffusers.configuration_utils import FrozenDict
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from liftplace.common.errors import UsageError
@@ -14,6 +13,7 @@ from liftplace.data import CachedLatents, open_dataset
 from liftplace.data.cache import CacheWriter
 from liftplace.data.config import EncodeConfig
 from liftplace.data.encoder import LATENTS, Encoder
+from liftplace.data.reading import read_batches, warn_of
 from liftplace.families import family_of
 from liftplace.models.loading import DTYPES, local_folder, read_model_config
 
@@ -42,7 +42,8 @@ def encode(config: EncodeConfig) -> None:
     if encoder.takes_captions:
         writer.write_null_text(_stored(encoder.null_text(), dtype))
     batches = _batches(writer.done, len(dataset), config)
-    loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.dataloader_num_workers)
+    options = {"batch_sampler": batches, "num_workers": config.dataloader_num_workers}
+    loader = read_batches(dataset, warn_of if config.on_bad_files == "skip" else None, **options)
     shard, held = defaultdict(list), 0
     with tqdm(total=len(dataset), initial=writer.done, desc="Encoding") as bar:
         for items in loader:
@@ -79,7 +80,7 @@ def _record(config: EncodeConfig, encoder: Encoder, dataset) -> dict:
         "dataset": dataset.identity(),
         "classes": dataset.classes,
         **({"class_map": True} if getattr(dataset, "has_class_map", False) else {}),
-        "center_crop": config.center_crop,
+        "resize_mode": config.resize_mode or "crop",
         "mixed_precision": config.mixed_precision,
         "shard_size": config.shard_size,
     }

@@ -1,5 +1,7 @@
 """Datasets of the Hugging Face Hub, and folders in their layout."""
 
+import os
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,15 +11,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from liftplace.common.errors import UsageError
-from liftplace.data._checks import check_resolution, check_split
-from liftplace.data.pictures import to_tensor
+from liftplace.data._checks import check_resize_mode, check_resolution, check_split
+from liftplace.data.folders import walk
+from liftplace.data.pictures import UNREADABLE, UnreadableImageError, reason, to_tensor
 
 TABLES = frozenset({".parquet", ".arrow"})
 
 
 def has_tables(folder: Path) -> bool:
     """Whether a folder holds a dataset as tables, as on the Hub."""
-    return folder.is_dir() and any(path.suffix in TABLES for path in folder.rglob("*"))
+    return folder.is_dir() and any(
+        os.path.splitext(name)[1] in TABLES for _, names in walk(folder) for name in names
+    )
 
 
 class HubImages(Dataset):
@@ -25,9 +30,10 @@ class HubImages(Dataset):
     diffusers training scripts; items as `ImageFolder` gives them.
 
     Args:
-        name: on the Hub, or a folder in its layout.
+        name: on the Hub, or a folder in its layout, or one that `save_to_disk` wrote. The only
+            split is ``"train"``, whatever it is called.
         config_name: configuration of the dataset.
-        resolution, split, center_crop: as for `ImageFolder`.
+        resolution, split, resize_mode: as for `ImageFolder`.
         labels: give the classes in `label_column`: of type ClassLabel, integers or text.
         caption_column: column of the captions, None for none; of a list the first.
 
@@ -44,7 +50,7 @@ class HubImages(Dataset):
         *,
         resolution: int,
         split: str = "train",
-        center_crop: bool = False,
+        resize_mode: str = "crop",
         labels: bool = False,
         config_name: str | None = None,
         image_column: str = "image",
@@ -53,13 +59,16 @@ class HubImages(Dataset):
     ) -> None:
         check_resolution(resolution)
         check_split(split)
+        check_resize_mode(resize_mode)
         self.name = name
         self.resolution = resolution
-        self.center_crop = center_crop
+        self.resize_mode = resize_mode
         self.image_column = image_column
         self.caption_column = caption_column
         self.label_column = label_column if labels else None
         self._table = _load(name, config_name, split)
+        self._fingerprint = self._table._fingerprint  # of what was loaded
+        self._find_columns()
         for flag in ("image_column", "caption_column", "label_column"):
             self._check_column(flag)
         self.has_captions = caption_column is not None
@@ -73,9 +82,11 @@ class HubImages(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         try:
             row = self._table[int(index)]
-        except (OSError, SyntaxError, ValueError) as error:  # what PIL's decoders raise
-            raise UsageError(f"cannot read row {index} of {self.name}: {error}") from error
-        item = {"images": self._image(row, index)}
+            item = {"images": self._image(row)}
+        except UNREADABLE as error:
+            raise UnreadableImageError(
+                f"cannot read row {index} of {self.name}: {reason(error)}"
+            ) from error
         if self.label_column is not None:
             item["class_labels"] = torch.tensor(row[self.label_column])
         if self.caption_column is not None:
@@ -86,16 +97,17 @@ class HubImages(Dataset):
         """Text that changes with the images, labels and captions."""
         columns = (self.image_column, self.caption_column, self.label_column)
         info = self._table.info
+        if is_saved(Path(self.name)):
+            return f"{self.name} {self._fingerprint} {len(self)} {columns}"
         return f"{self.name} {info.config_name} {info.version} {info.dataset_size} {columns}"
 
-    def _image(self, row: dict, index: int) -> Tensor:
+    def _image(self, row: dict) -> Tensor:
         image = row[self.image_column]
         if not isinstance(image, Image.Image):
-            raise UsageError(
-                f"{self.name}, row {index}: --image_column {self.image_column} holds "
-                f"{type(image).__name__}, no image"
+            raise ValueError(
+                f"--image_column {self.image_column} holds {type(image).__name__}, no image"
             )
-        return to_tensor(image, self.resolution, self.center_crop)
+        return to_tensor(image, self.resolution, self.resize_mode)
 
     def _caption(self, row: dict, index: int) -> str:
         caption = row[self.caption_column]
@@ -107,6 +119,21 @@ class HubImages(Dataset):
                 f"{caption!r}, no text"
             )
         return caption
+
+    def _find_columns(self) -> None:
+        """Common other names of the columns, where those by default are not there; images that are
+        kept as bytes."""
+        import datasets
+
+        features = self._table.features
+        images = [name for name, each in features.items() if isinstance(each, datasets.Image)]
+        if self.image_column == "image" and "image" not in features and len(images) == 1:
+            (self.image_column,) = images
+        if self.caption_column == "text" and "text" not in features and "caption" in features:
+            self.caption_column = "caption"
+        feature = features.get(self.image_column)
+        if isinstance(feature, dict) and feature.keys() == {"bytes", "path"}:
+            self._table = self._table.cast_column(self.image_column, datasets.Image())
 
     def _check_column(self, flag: str) -> None:
         column = getattr(self, flag)
@@ -129,6 +156,27 @@ class HubImages(Dataset):
         return tuple(getattr(feature, "names", None) or map(str, range(max(labels) + 1)))
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether the method save_to_disk of a dataset wrote a folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def _of_split(name: str, saved, split: str):
+    """The split of a saved dataset or of several by name; without splits all is "train"."""
+    by_name = saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+    if split in by_name:
+        return by_name[split]
+    if split == "train" and len(by_name) == 1:
+        return by_name[_only(name, list(by_name))]
+    raise UsageError(f"{name} has no split {split}: it has {', '.join(by_name)}")
+
+
+def _only(name: str, splits: list[str]) -> str:
+    if splits != ["train"]:
+        warnings.warn(f"{name} has only the split {splits[0]}: that is read", stacklevel=2)
+    return splits[0]
+
+
 def _load(name: str, config_name: str | None, split: str):
     if find_spec("datasets") is None:
         raise UsageError(
@@ -138,7 +186,17 @@ def _load(name: str, config_name: str | None, split: str):
     import datasets
 
     try:
-        return datasets.load_dataset(name, config_name, split=split)
+        if is_saved(Path(name)):
+            return _of_split(name, datasets.load_from_disk(name), split)
+        try:
+            return datasets.load_dataset(name, config_name, split=split)
+        except ValueError:
+            only = datasets.get_dataset_split_names(name, config_name)
+            if split != "train" or len(only) != 1:
+                raise
+            return datasets.load_dataset(name, config_name, split=_only(name, only))
+    except UsageError:
+        raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(

@@ -9,10 +9,21 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from liftplace.common.errors import UsageError
-from liftplace.data._checks import check_resolution, check_split
+from liftplace.data._checks import check_resize_mode, check_resolution, check_split
 from liftplace.data.captions import read_captions
-from liftplace.data.folders import class_numbers, class_of, folder_of_split, picture_files
-from liftplace.data.pictures import SUFFIXES, check_headers, read_picture
+from liftplace.data.folders import (
+    class_numbers,
+    class_of,
+    folder_of_split,
+    has_archives,
+    picture_files,
+)
+from liftplace.data.pictures import (
+    SUFFIXES,
+    UnreadableImageError,
+    broken_headers,
+    read_picture,
+)
 
 
 class ImageFolder(Dataset):
@@ -28,8 +39,8 @@ class ImageFolder(Dataset):
             searched instead.
         resolution: height and width of every item, in pixels; Lanczos filter.
         split: ``"train"`` or ``"test"``.
-        center_crop: cut the central square out first; otherwise the whole image is scaled to a
-            square.
+        resize_mode: ``"crop"`` resizes the short side and keeps the middle of the long one;
+            ``"squash"`` scales the whole image to a square.
         labels: the class of an image is the number of the subfolder that it is in: its place by
             name, or as a number where all names are numbers.
         class_map: JSON file with the number of each subfolder, instead.
@@ -38,8 +49,8 @@ class ImageFolder(Dataset):
 
     Raises:
         UsageError: unknown split, bad resolution, a folder that is missing or has no image, an
-            image without class or caption; and on reading an item, a file that is no readable
-            image, with its name.
+            image without class or caption; and on reading an item, `UnreadableImageError`: a
+            file that is no readable image, with its name.
     """
 
     channels = 3
@@ -50,20 +61,23 @@ class ImageFolder(Dataset):
         *,
         resolution: int,
         split: str = "train",
-        center_crop: bool = False,
+        resize_mode: str = "crop",
         labels: bool = False,
         class_map: str | Path | None = None,
         caption_column: str | None = None,
     ) -> None:
         check_resolution(resolution)
         check_split(split)
+        check_resize_mode(resize_mode)
         self.resolution = resolution
-        self.center_crop = center_crop
+        self.resize_mode = resize_mode
         self.folder = folder_of_split(Path(folder), split)
         self.paths = picture_files(self.folder)
         if not self.paths:
+            packed = "; unpack the archives in it" if has_archives(self.folder) else ""
             raise UsageError(
-                f"no image in {self.folder}: need files ending in {', '.join(sorted(SUFFIXES))}"
+                f"no image in {self.folder}: need files ending in "
+                f"{', '.join(sorted(SUFFIXES))}{packed}"
             )
         self.class_numbers = class_numbers(self.folder, class_map) if labels else None
         self.has_class_map = class_map is not None
@@ -71,7 +85,7 @@ class ImageFolder(Dataset):
         if labels:
             self._labels = [class_of(path, self.folder, self.class_numbers) for path in self.paths]
         if caption_column is not None:
-            self._captions = read_captions(self.folder, self.paths, caption_column)
+            self._captions = read_captions(self.folder, self.paths, caption_column, Path(folder))
         self.has_captions = self._captions is not None
 
     @property
@@ -88,9 +102,10 @@ class ImageFolder(Dataset):
         """Look at the header of every file.
 
         Raises:
-            UsageError: files that are no pictures, with their names.
+            UnreadableImageError: files that are no pictures, with their names.
         """
-        check_headers(self.paths)
+        if problem := broken_headers(self.paths):
+            raise UnreadableImageError(problem)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -109,7 +124,7 @@ class ImageFolder(Dataset):
         for number, path in enumerate(self.paths):
             label = self._labels and self._labels[number]
             caption = self._captions and self._captions[number]
-            name = path.relative_to(self.folder).as_posix()
+            name = "/".join(path.parts[len(self.folder.parts) :])
             digest.update(repr((name, path.stat().st_size, label, caption)).encode())
         return digest.hexdigest()
 
@@ -118,4 +133,4 @@ class ImageFolder(Dataset):
         return torch.stack([self._read(int(index)) for index in indices])
 
     def _read(self, index: int) -> Tensor:
-        return read_picture(self.paths[index], self.resolution, self.center_crop)
+        return read_picture(self.paths[index], self.resolution, self.resize_mode)

@@ -1,5 +1,6 @@
 """Pictures in files, whatever Pillow opens, to RGB."""
 
+import struct
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -19,42 +20,66 @@ SUFFIXES = frozenset({
 })  # fmt: skip
 BACKGROUND = (255, 255, 255)  # behind what is transparent: white, as browsers show it
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-# What Pillow's decoders raise on damaged files.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# What Pillow's decoders raise on damaged files; a truncated AVIF is a RuntimeError.
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # to turn a picture upright, by its EXIF orientation
 READERS = 8  # threads that look at headers
+AT_ONCE = 256  # headers: a task a file would take as long as the file
+BAR_FROM = 10_000  # files
 
 
-def read_picture(path: Path, resolution: int, center_crop: bool) -> Tensor:
+class UnreadableImageError(UsageError):
+    """A picture that is damaged, or of a kind that has no one meaning."""
+
+
+def read_picture(path: Path, resolution: int, resize_mode: str) -> Tensor:
     """(3, resolution, resolution), float32 in [-1, 1].
 
     Raises:
-        UsageError: the file is no picture, damaged, or of a kind that has no one meaning.
+        UnreadableImageError: the file is no picture, damaged, or of a kind without one meaning.
     """
     try:
         with Image.open(path) as file:
-            return to_tensor(file, resolution, center_crop)
+            return to_tensor(file, resolution, resize_mode)
     except UNREADABLE as error:
-        raise UsageError(f"cannot read image {path}: {_reason(error)}") from error
+        raise UnreadableImageError(f"cannot read image {path}: {reason(error)}") from error
 
 
-def check_headers(paths: Sequence[Path]) -> None:
+def broken_headers(paths: Sequence[Path]) -> str | None:
     """Open every file as far as its header, with a progress bar where there are many.
 
-    Raises:
-        UsageError: files that are no pictures, with the first few names.
+    Returns:
+        The names of the first few files that are no pictures, and why; None if all are.
     """
+    parts = [paths[first : first + AT_ONCE] for first in range(0, len(paths), AT_ONCE)]
+    bar = tqdm(
+        total=len(paths), desc="Checking images", unit="image", disable=len(paths) < BAR_FROM
+    )
+    broken = []
     # Warnings are the process's, not a thread's: they are quiet around all readers.
-    with warnings.catch_warnings(), ThreadPoolExecutor(READERS) as readers:
+    with warnings.catch_warnings(), bar, ThreadPoolExecutor(READERS) as readers:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        problems = tqdm(
-            readers.map(_problem, paths, chunksize=64), total=len(paths),
-            desc="Checking images", unit="image", disable=len(paths) < 10_000,
-        )  # fmt: skip
-        broken = [(path, problem) for path, problem in zip(paths, problems, strict=True) if problem]
-    if broken:
-        first = "; ".join(f"{path}: {problem}" for path, problem in broken[:3])
-        more = "" if len(broken) <= 3 else f"; and {len(broken) - 3} more"
-        raise UsageError(f"cannot read image {first}{more}: repair, move or remove")
+        for part, problems in zip(parts, readers.map(_problems, parts), strict=True):
+            broken += [pair for pair in zip(part, problems, strict=True) if pair[1]]
+            bar.update(len(part))
+    first = "; ".join(f"{path}: {problem}" for path, problem in broken[:3])
+    more = "" if len(broken) <= 3 else f"; and {len(broken) - 3} more"
+    return f"cannot read image {first}{more}" if broken else None
+
+
+def _problems(paths: Sequence[Path]) -> list[str | None]:
+    return [_problem(path) for path in paths]
 
 
 def _problem(path: Path) -> str | None:
@@ -63,34 +88,46 @@ def _problem(path: Path) -> str | None:
             if file.mode == "I" and file.format != "PNG":
                 return INTEGERS
     except UNREADABLE as error:
-        return _reason(error)
+        return reason(error)
     return None
 
 
 INTEGERS = "32-bit integers, whose white is unknown: save it with 8 or 16 bits"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
-def to_tensor(image: Image.Image, resolution: int, center_crop: bool) -> Tensor:
+def to_tensor(image: Image.Image, resolution: int, resize_mode: str) -> Tensor:
     """A picture to (3, resolution, resolution) in [-1, 1], the right way up.
 
     Args:
-        center_crop: cut the central square out; otherwise the whole is scaled to a square.
+        resize_mode: "crop" keeps the aspect: the short side is resized, the middle of the long one
+            is kept. "squash" scales the whole picture to a square.
 
     Raises:
         ValueError: a kind of picture that has no one meaning in 8 bits.
     """
-    image = to_rgb(ImageOps.exif_transpose(image))
-    if center_crop:  # cropped first, because Lanczos would look beyond a box
+    turn = _turn(image)
+    image = to_rgb(image)
+    image = image if turn is None else image.transpose(turn)
+    if resize_mode == "crop":  # cropped first: the same pixels, and a long side costs nothing
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(image, dtype=np.float32))  # (height, width, 3)
     return pixels.permute(2, 0, 1) / 127.5 - 1
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to turn it upright; None if it is, or where its EXIF is damaged, as viewers have it."""
+    image.load()  # before EXIF, which some formats have behind the pixels
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except UNREADABLE:
+        return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,13 +1,15 @@
 """A whole dataset on the device that trains on it, one tensor a field."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from liftplace.common.errors import UsageError
+from liftplace.data.reading import read_batches
 
 LARGEST = 2 * 2**30  # bytes
 SHARE_OF_FREE = 1 / 4  # of the device's memory: the models and their activations need the rest
@@ -47,16 +49,23 @@ def size_of(dataset: Dataset) -> int | None:
     return len(dataset) * sum(math.prod(value.shape) * value.itemsize for value in fields)
 
 
-def read_whole(dataset: Dataset, device: torch.device, num_workers: int = 0) -> dict[str, Tensor]:
+def read_whole(
+    dataset: Dataset,
+    device: torch.device,
+    num_workers: int = 0,
+    on_problem: Callable[[str], None] | None = None,
+) -> dict[str, Tensor]:
     """Every item, by field: (images, ...) on the device.
 
     Args:
         dataset: whose items are tensors of the same shapes and types.
         num_workers: processes that read.
+        on_problem: of `read_batches`.
     """
-    loader = DataLoader(dataset, batch_size=READ_AT_ONCE, num_workers=num_workers)
+    options = {"batch_size": READ_AT_ONCE, "num_workers": num_workers}
+    batches, total = read_batches(dataset, on_problem, **options), -(-len(dataset) // READ_AT_ONCE)
     fields, first = {}, 0
-    for items in tqdm(loader, desc="Reading the images", leave=False):
+    for items in tqdm(batches, total=total, desc="Reading the images", leave=False):
         for name, value in items.items():
             if name not in fields:
                 shape = (len(dataset), *value.shape[1:])

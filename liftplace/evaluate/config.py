@@ -6,6 +6,8 @@ from typing import Literal
 
 from liftplace.common.errors import UsageError
 from liftplace.common.settings import at_least, between, check_types, split_names
+from liftplace.data._checks import ResizeMode
+from liftplace.data.config import crop_by_name
 
 METRICS = ("fd", "fid", "kid", "is", "precision", "recall", "agreement", "clip")
 AGAINST_REAL = ("kid", "is", "precision", "recall")  # need the features of real images
@@ -49,8 +51,11 @@ class EvaluateConfig:
     """Processes that read real images ahead."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
+    resize_mode: ResizeMode | None = None
+    """Of real images. crop: the short side is resized and the middle of the long one kept, the
+    default; squash: the whole is scaled to a square."""
     center_crop: bool = False
-    """Cut the central square out of real images, instead of scaling the whole to a square."""
+    """--resize_mode crop, by its name in the diffusers scripts."""
     class_labels: tuple[int, ...] | None = None
     """Classes of the samples, in turn; by default all of the model's."""
     prompts: tuple[str, ...] | None = None
@@ -72,6 +77,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        crop_by_name(self)
         object.__setattr__(self, "metrics", split_names(self.metrics))
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:

@@ -171,7 +171,7 @@ def _reference(config: EvaluateConfig, network, resolution: int) -> Statistics |
     """The real images or their features; opened before time is spent on samples."""
     if config.reference_stats is not None:
         return load_statistics(config.reference_stats, network, resolution, config.num_samples)
-    options = {"split": config.split, "center_crop": config.center_crop}
+    options = {"split": config.split, "resize_mode": config.resize_mode or "crop"}
     return open_reference(config.reference_dir, resolution, config.num_samples, **options)
 
 
@@ -180,7 +180,7 @@ def _statistics(config: EvaluateConfig, dataset: Dataset, network, resolution: i
         dataset, network, config.num_samples, "cpu", num_workers=config.dataloader_num_workers
     )
     scaling = "bicubic, antialiased" if isinstance(dataset, GreyImages) else "Lanczos"
-    shape = "the central square" if config.center_crop else "the whole image"
+    shape = "the whole image" if config.resize_mode == "squash" else "the central square"
     about = {
         "dir": config.reference_dir,
         "split": config.split,

@@ -25,7 +25,7 @@ from liftplace.train.features import NO_FEATURES, FeatureMatch, choose_pairs, ma
 from liftplace.train.loop import fit, new_trainers
 from liftplace.train.objective import Objective, SpaceWeight
 from liftplace.train.run_config import RunConfig
-from liftplace.train.run_folder import check_output_dir
+from liftplace.train.run_folder import as_begun, check_output_dir
 from liftplace.train.step_time import seconds_a_step
 from liftplace.train.trainer import TrainerSpec
 from liftplace.train.vlb import VLBLoss
@@ -37,6 +37,7 @@ def train(config: TrainConfig) -> None:
     Raises: as `liftplace.train.fit`, and UsageError for whatever is wrong with the settings.
     """
     config.check_complete()
+    config = as_begun(config)
     check_output_dir(config)
     steps, betas = config.ddpm_num_steps, config.ddpm_beta_schedule
     process = NoiseProcess.new(config.prediction_type, steps, betas, config)
@@ -76,6 +77,7 @@ def distill(config: DistillConfig) -> None:
     Raises: as `liftplace.train.fit`, and UsageError for whatever is wrong with the settings.
     """
     config.check_complete()
+    config = as_begun(config)
     check_output_dir(config)
     teacher = load_model(config.pretrained_teacher_name_or_path)
     student = student_of(config, teacher)

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from liftplace.common.distributed import device_of, main_process_decides
 from liftplace.common.errors import UsageError
 from liftplace.data import CachedLatents, load_dataset
+from liftplace.data.reading import SkipUnreadable
 from liftplace.evaluate.evaluator import Evaluator, Score
 from liftplace.evaluate.features import real_features
 from liftplace.evaluate.networks import load_network
@@ -60,7 +61,9 @@ class ValidationCallback:
         reference = _reference(config, dataset, sampler.encoder.resolution)
         self._evaluator = None
         if accelerator.is_main_process:
-            real, _ = real_features(reference, self._network, count, device, floor=False)
+            skips = config.on_bad_files == "skip"
+            images = SkipUnreadable(reference) if skips else reference
+            real, _ = real_features(images, self._network, count, device, floor=False)
             self._evaluator = Evaluator(self._network, real, draws=0)
         accelerator.wait_for_everyone()
         basis = {
@@ -146,7 +149,9 @@ class ValidationCallback:
 def _reference(config: RunConfig, dataset: Dataset, resolution: int) -> Dataset:
     if config.reference_dir is not None:
         dataset = load_dataset(
-            config.reference_dir, resolution=resolution, center_crop=config.center_crop
+            config.reference_dir,
+            resolution=resolution,
+            resize_mode=getattr(dataset, "resize_mode", config.resize_mode) or "crop",
         )
     if isinstance(dataset, CachedLatents):
         name = f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"

@@ -12,6 +12,7 @@ from accelerate.utils import (
     DistributedType,
     GradientAccumulationPlugin,
     ProjectConfiguration,
+    gather_object,
 )
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -22,6 +23,7 @@ from liftplace.common.interrupt import Interrupt
 from liftplace.common.seeds import derive_seed
 from liftplace.data.batches import effective_batch, noisy_batches
 from liftplace.data.encoder import Encoder
+from liftplace.data.pictures import UnreadableImageError
 from liftplace.evaluate.sampling import Sampler
 from liftplace.models.loading import DTYPES
 from liftplace.models.noise import NoiseProcess, NoisyBatch
@@ -99,6 +101,7 @@ def fit(
         NonFiniteError: a loss or gradient is not finite. Says the step, the term and the last
             good checkpoint; nothing is saved after it.
         TrainingInterrupted: Ctrl-C; a checkpoint was saved.
+        UnreadableImageError: a picture that cannot be read; a checkpoint was saved.
         CheckpointError: a checkpoint could not be written or read.
     """
     run_folder.check_output_dir(config)
@@ -110,7 +113,10 @@ def fit(
     sampler = Sampler(process, encoder)
     examiner = _examiner(trainers, dataset, sampler, config, base_pipeline)
     _open_folder(trainers, config, start)
-    batches = noisy_batches(dataset, encoder, process, config, accelerator, start)
+    unreadable = []
+    batches = noisy_batches(
+        dataset, encoder, process, config, accelerator, start, on_problem=unreadable.append
+    )
     gradient_steps = config.gradient_share_steps if _has_gradients(accelerator) else 0
     active, failed = list(trainers), {}
 
@@ -124,7 +130,7 @@ def fit(
             metrics = train_step(active, batches, teacher, config, step, measure_gradients=measure)
             bar.update()
             due = _due(config, step)
-            stop = _agree_to_stop(accelerator, interrupt, due.log)
+            stop = _agree_to_stop(accelerator, interrupt.requested or bool(unreadable), due.log)
             if stop:
                 due = due._replace(checkpoint=True, evaluation=False)
             log = due.log or due.evaluation or measure
@@ -143,6 +149,7 @@ def fit(
             if due.checkpoint:
                 checkpoints.save(accelerator, trainers, step)
             if stop:
+                _end_if_unreadable(unreadable, step, checkpoints.latest())
                 raise TrainingInterrupted(f"stopped at step {step}: {checkpoints.latest()} saved")
             if due.pictures:
                 _save_pictures(active, sampler, config, step)
@@ -310,14 +317,24 @@ def _progress_bar(
     return tqdm(initial=start, total=total, desc=description, unit="step", disable=hidden)
 
 
-def _agree_to_stop(accelerator: Accelerator, interrupt: Interrupt, log: bool) -> bool:
-    """Whether Ctrl-C was pressed; several processes ask each other only where they wait anyway."""
+def _agree_to_stop(accelerator: Accelerator, wish: bool, log: bool) -> bool:
+    """Whether one wishes to stop; several processes ask each other only where they wait anyway."""
     if accelerator.num_processes == 1:
-        return interrupt.requested
+        return wish
     if not log:
         return False
-    votes = torch.tensor([interrupt.requested], device=accelerator.device)
+    votes = torch.tensor([wish], device=accelerator.device)
     return bool(accelerator.gather(votes).any())
+
+
+def _end_if_unreadable(problems: list[str], step: int, checkpoint: Path | None) -> None:
+    """Raises UnreadableImageError if a process met a picture that it could not read."""
+    found = list(dict.fromkeys(gather_object(problems)))
+    if found:
+        raise UnreadableImageError(
+            f"{found[0]}; stopped at step {step}: {checkpoint} saved. Repair it or give "
+            "--on_bad_files skip, and --resume_from_checkpoint latest"
+        )
 
 
 def _not_finite(trainers: list[ModelTrainer], step: int, due: _Due) -> dict[str, NonFiniteError]:

@@ -4,7 +4,7 @@ metrics.jsonl has one JSON object a line, {"step": 10, "loss": 0.3, ...}.
 """
 
 import json
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
 import yaml
@@ -13,7 +13,8 @@ from accelerate.tracking import GeneralTracker
 from liftplace import __version__
 from liftplace.common.errors import UsageError
 from liftplace.common.files import write_text_whole
-from liftplace.common.settings import may_change_on_resume
+from liftplace.common.settings import may_change_on_resume, of_today
+from liftplace.data.cache import is_cache
 from liftplace.train.objective import Objective
 from liftplace.train.run_config import RunConfig
 
@@ -40,8 +41,30 @@ def check_output_dir(config: RunConfig) -> None:
             f"--output_dir {folder} holds another run: name a new folder, or continue that run "
             "with --resume_from_checkpoint latest"
         )
-    recorded = _defaults(type(config)) | _read(folder, "settings")
-    _check_same(folder, asdict(config), recorded, may_change_on_resume(type(config)))
+    recorded = _defaults(type(config)) | of_today(_read(folder, "settings"))
+    new = asdict(config)
+    for each in (new, recorded):
+        each["resize_mode"] = _resize_mode(each)
+    _check_same(folder, new, recorded, may_change_on_resume(type(config)))
+
+
+def as_begun(config: RunConfig) -> RunConfig:
+    """The settings, with the resize mode of the run to resume where they give none.
+
+    Raises:
+        UsageError: the folder's record cannot be read.
+    """
+    folder = Path(config.output_dir)
+    if config.resize_mode is not None or not (folder / RECORD).is_file():
+        return config
+    return replace(config, resize_mode=_resize_mode(of_today(_read(folder, "settings"))))
+
+
+def _resize_mode(settings: dict) -> str | None:
+    """None for a cache, which has its own."""
+    if settings["train_data_dir"] and is_cache(Path(settings["train_data_dir"])):
+        return None
+    return settings["resize_mode"] or "crop"
 
 
 def check_same_run(config: RunConfig, objectives: dict[str, dict], effective_batch: int) -> None:

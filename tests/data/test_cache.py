@@ -20,6 +20,7 @@ def record(**changes):
         "latent_shape": [4, 2, 2],
         "images": 5,
         "classes": ["cat", "dog"],
+        "resize_mode": "crop",
     }
     return standard | changes
 

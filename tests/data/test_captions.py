@@ -105,3 +105,34 @@ def test_two_captions_of_one_image_are_named(tmp_path):
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     with pytest.raises(UsageError, match=r"line 2: a second, other caption of .*1\.png"):
         load_dataset(tmp_path, resolution=8, captions=True)
+
+
+def test_a_metadata_file_above_the_splits(tmp_path):
+    save_images(tmp_path, ["train/1.png", "test/2.png"])
+    save_captions(tmp_path, {"train/1.png": "a cat", "test/2.png": "a dog"})
+    for split, caption in (("train", "a cat"), ("test", "a dog")):
+        dataset = load_dataset(tmp_path, resolution=8, split=split, captions=True)
+        assert dataset[0]["captions"] == caption
+
+
+def test_names_that_begin_with_the_folder_of_the_metadata_file(tmp_path):
+    save_images(tmp_path, ["train/1.png"])
+    save_captions(tmp_path / "train", {"train/1.png": "a cat"})
+    assert load_dataset(tmp_path, resolution=8, captions=True)[0]["captions"] == "a cat"
+
+
+def test_a_text_file_beside_each_image(tmp_path):
+    save_images(tmp_path, ["1.png", "2.png"])
+    (tmp_path / "1.txt").write_text("a cat\n", encoding="utf-8-sig")
+    with pytest.raises(UsageError, match=r"cannot read caption .*2\.txt"):
+        load_dataset(tmp_path, resolution=8, captions=True)
+    (tmp_path / "2.txt").write_text("Hündin", encoding="utf-8")
+    dataset = load_dataset(tmp_path, resolution=8, captions=True)
+    assert [dataset[i]["captions"] for i in range(2)] == ["a cat", "Hündin"]
+
+
+def test_images_that_are_named_but_not_there(tmp_path):
+    save_images(tmp_path, ["1.png"])
+    save_captions(tmp_path, {"1.png": "a cat", "2.png": "a dog"})
+    with pytest.warns(UserWarning, match=r"1 images that it names are not there, .*2\.png"):
+        load_dataset(tmp_path, resolution=8, captions=True)

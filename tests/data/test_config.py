@@ -3,8 +3,11 @@ import sys
 
 import pytest
 
+from liftplace.analyze.config import AnalyzeConfig
 from liftplace.common.errors import UsageError
+from liftplace.common.settings import read_yaml
 from liftplace.data.config import EncodeConfig
+from liftplace.evaluate.config import EvaluateConfig
 
 COMPLETE = {
     "pretrained_teacher_name_or_path": "teacher",
@@ -47,3 +50,18 @@ def test_flags_wait_for_no_model_library():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("lines", "mode"),
+    [
+        ("center_crop: false", "squash"),
+        ("center_crop: true", "crop"),
+        ("center_crop: false\nresize_mode: null", None),  # as this version writes it
+    ],
+)
+def test_a_file_of_before_resize_mode_means_what_it_meant(tmp_path, lines, mode):
+    (tmp_path / "old.yaml").write_text(lines)
+    for config_class in (EncodeConfig, EvaluateConfig, AnalyzeConfig):
+        config = config_class(**read_yaml(tmp_path / "old.yaml", config_class))
+        assert config.resize_mode == mode

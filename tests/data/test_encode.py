@@ -6,12 +6,12 @@ from torch.utils.data import default_collate
 
 from liftplace.cli import main
 from liftplace.common.errors import UsageError
-from liftplace.data import CachedLatents, load_dataset
-from liftplace.data.config import EncodeConfig
+from liftplace.data import CachedLatents, load_dataset, open_dataset
+from liftplace.data.config import DataConfig, EncodeConfig
 from liftplace.data.encode import encode
 from liftplace.data.encoder import Encoder
 from liftplace.models.loading import load_model
-from tests.data.pictures import save_captions, save_images
+from tests.data.pictures import damage, save_captions, save_images
 from tests.families.pipelines import tiny_pipeline
 
 CAPTIONS = {f"{number}.png": f"cat {number}" for number in range(5)}
@@ -86,7 +86,7 @@ def test_interrupted_command_goes_on_and_ends_the_same(pipelines, pictures, tmp_
     encode(replace(config, output_dir=str(tmp_path / "at once")))
     last = pictures / "4.png"
     content = last.read_bytes()
-    last.write_bytes(content[:60] + bytes(len(content) - 60))  # its header is as it should be
+    damage(last)
     with pytest.raises(UsageError, match=r"cannot read image .*4\.png"):
         encode(config)
     with pytest.raises(UsageError, match="is unfinished, 4 of 5 images"):
@@ -97,6 +97,15 @@ def test_interrupted_command_goes_on_and_ends_the_same(pipelines, pictures, tmp_
     encode(config)
     assert files(tmp_path / "cache") == files(tmp_path / "at once")
     assert first.stat().st_mtime_ns == written  # and not again
+
+
+def test_a_damaged_picture_is_skipped_where_that_is_asked_for(pipelines, pictures, tmp_path):
+    damage(pictures / "2.png")
+    config = settings(pipelines("UNet2DConditionModel"), pictures, tmp_path / "cache")
+    with pytest.warns(UserWarning, match=r"2\.png: .*: the next image takes its place"):
+        encode(replace(config, on_bad_files="skip"))
+    cached = CachedLatents(tmp_path / "cache")
+    assert len(cached) == 5 and torch.equal(cached[2]["latent_mean"], cached[3]["latent_mean"])
 
 
 def test_finished_cache_of_changed_captions_is_refused(pipelines, pictures, tmp_path):
@@ -117,6 +126,18 @@ def test_cache_that_does_not_fit_the_run(pipelines, pictures, tmp_path):
     other = tiny_pipeline("UNet2DConditionModel", tmp_path / "other", seed=1)
     with pytest.raises(UsageError, match="was made by .* another VAE than .*other has"):
         Encoder(load_model(other)).check(cached)
+
+
+def test_a_squashed_cache_is_not_taken_for_a_cropped_one(pipelines, pictures, tmp_path):
+    config = settings(pipelines("UNet2DConditionModel"), pictures, tmp_path / "cache")
+    encode(replace(config, resize_mode="squash"))
+    with pytest.raises(UsageError, match="another cache: its resize_mode is squash, not crop"):
+        encode(config)
+    data = DataConfig(train_data_dir=config.output_dir)
+    options = {"labels": False, "captions": True}
+    assert open_dataset(data, 16, **options).resize_mode == "squash"
+    with pytest.raises(UsageError, match="cache was made with --resize_mode squash: leave the"):
+        open_dataset(replace(data, center_crop=True), 16, **options)
 
 
 def test_nothing_to_encode(pipelines, pictures, tmp_path):

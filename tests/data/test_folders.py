@@ -1,4 +1,7 @@
 import json
+import os
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -7,7 +10,7 @@ from liftplace.data import load_dataset, open_dataset
 from liftplace.data.config import DataConfig
 from liftplace.data.encoder import Encoder
 from liftplace.models.loading import load_model
-from tests.data.pictures import save_images
+from tests.data.pictures import save_captions, save_images
 
 
 def names(folder, **options):
@@ -43,6 +46,20 @@ def test_folders_without_pictures_are_neither_split_nor_class(tmp_path):
     assert names(tmp_path) == ["train/1.png"]
     with pytest.raises(UsageError, match="no folder .*test"):
         names(tmp_path, split="test")
+
+
+def test_the_only_split_with_pictures_is_read(tmp_path):
+    save_images(tmp_path, ["test/1.png"])
+    assert names(tmp_path) == names(tmp_path, split="test") == ["test/1.png"]
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UsageError, match="no image in .*train"):
+        names(tmp_path)
+
+
+def test_archives_are_to_be_unpacked(tmp_path):
+    (tmp_path / "images.zip").write_bytes(b"PK")
+    with pytest.raises(UsageError, match="no image in .*; unpack the archives in it"):
+        names(tmp_path)
 
 
 def test_classes_that_are_numbers_are_ordered_as_numbers(tmp_path):
@@ -83,8 +100,21 @@ def test_a_folder_is_looked_through_before_a_command_uses_it(tmp_path, capsys):
     open_dataset(config, 8, labels=True, captions=False)
     assert "classes: 0 is cat, 1 is dog" in capsys.readouterr().out
     (tmp_path / "dog" / "3.jpg").write_text("<html>")
-    with pytest.raises(UsageError, match=r"3\.jpg: not an image"):
+    with pytest.raises(UsageError, match=r"3\.jpg: not an image.*--on_bad_files skip"):
         open_dataset(config, 8, labels=True, captions=False)
+    with pytest.warns(UserWarning, match=r"3\.jpg: not an image: the next image takes the place"):
+        open_dataset(replace(config, on_bad_files="skip"), 8, labels=True, captions=False)
+
+
+def test_every_folder_is_read_a_fixed_number_of_times(tmp_path, monkeypatch):
+    save_images(tmp_path, [f"{name}/{number}.png" for name in "abc" for number in range(3)])
+    captions = {f"{name}/{number}.png": "x" for name in "abc" for number in range(3)}
+    save_captions(tmp_path, captions)
+    read, scandir = Counter(), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: read.update([str(path)]) or scandir(path))
+    load_dataset(tmp_path, resolution=8, labels=True, captions=True)
+    # Once for tables, once for pictures, once for captions.
+    assert all(read[str(tmp_path / name)] == 3 for name in "abc")
 
 
 def test_a_model_of_more_classes_takes_a_folder_with_a_map(pipelines, tmp_path):

@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from liftplace.common.errors import UsageError
 from liftplace.data import ImageFolder, load_dataset
+from tests.data.pictures import save_images
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -16,13 +18,33 @@ def save_wide(path):
     image.save(path)
 
 
-def test_center_crop_keeps_the_middle_and_scaling_keeps_the_sides(tmp_path):
+def test_the_aspect_is_kept_unless_squashing_is_asked_for(tmp_path):
     save_wide(tmp_path / "wide.png")
     red = torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(3, 8, 8)
-    cropped = load_dataset(tmp_path, resolution=8, center_crop=True)
-    assert torch.equal(cropped[0]["images"], red)
-    scaled = load_dataset(tmp_path, resolution=8)[0]["images"]
-    assert scaled[2, :, 0].min() > 0.9 and scaled[0, :, 4].min() > 0.9
+    assert torch.equal(load_dataset(tmp_path, resolution=8)[0]["images"], red)
+    squashed = load_dataset(tmp_path, resolution=8, resize_mode="squash")[0]["images"]
+    assert squashed[2, :, 0].min() > 0.9 and squashed[0, :, 4].min() > 0.9
+    with pytest.raises(UsageError, match="resize_mode must be one of crop, squash, got 'fill'"):
+        load_dataset(tmp_path, resolution=8, resize_mode="fill")
+
+
+def test_a_square_picture_is_the_same_either_way(tmp_path):
+    save_images(tmp_path, ["a.png"], size=21)
+    crop, squash = (
+        load_dataset(tmp_path, resolution=8, resize_mode=mode)[0]["images"]
+        for mode in ("crop", "squash")
+    )
+    assert torch.equal(crop, squash)
+
+
+def test_a_cropped_picture_is_what_resizing_the_short_side_and_cropping_gives(tmp_path):
+    image = Image.effect_noise((72, 48), 60).convert("RGB")
+    image.save(tmp_path / "a.png")
+    # As in the diffusers scripts: Resize(16), CenterCrop(16).
+    theirs = np.array(image.resize((24, 16), Image.Resampling.LANCZOS).crop((4, 0, 20, 16)))
+    ours = (load_dataset(tmp_path, resolution=16)[0]["images"].permute(1, 2, 0) + 1) * 127.5
+    # They look beyond the cut: the three columns beside it differ.
+    assert np.abs(ours.numpy() - theirs)[:, 3:-3].max() <= 1
 
 
 def test_grey_palette_and_rotated_images_become_rgb(tmp_path):

@@ -1,11 +1,13 @@
+import re
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from liftplace.common.errors import UsageError
 from liftplace.data import load_dataset
-from liftplace.data.pictures import SUFFIXES, check_headers, to_rgb
+from liftplace.data.pictures import SUFFIXES, broken_headers, to_rgb
 
 RAMP = np.linspace(0, 1, 64)[None].repeat(64, 0)  # black at the left, white at the right
 
@@ -91,19 +93,57 @@ def test_many_bad_pictures_are_counted(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(5)]
     for path in paths:
         path.write_bytes(b"no")
-    with pytest.raises(UsageError, match=r"0\.png.*1\.png.*2\.png.*; and 2 more: repair"):
-        check_headers(paths)
+    assert re.search(r"0\.png.*1\.png.*2\.png.*; and 2 more$", broken_headers(paths))
 
 
 def test_a_picture_of_400_megapixels_is_refused_by_its_header(tmp_path):
     header = Image.new("1", (1, 1))
     header.save(tmp_path / "x.ppm")
     (tmp_path / "x.ppm").write_bytes(b"P4\n20000 20000\n")
-    with pytest.raises(UsageError, match=r"x\.ppm: Image size \(400000000 pixels\)"):
-        check_headers([tmp_path / "x.ppm"])
+    problem = broken_headers([tmp_path / "x.ppm"])
+    assert "x.ppm: Image size (400000000 pixels)" in problem
 
 
 def test_the_first_frame_of_an_animation_is_taken(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 255, 255), (0, 0, 0))]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert torch.equal(first(tmp_path), torch.ones(3, 8, 8))
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".apng", ".jfif", ".jpe", ".jpg", ".tif"}))
+def test_a_picture_cut_off_anywhere_is_read_or_named(tmp_path, suffix):
+    kind = {".jp2": "JPEG2000", ".j2k": "JPEG2000", ".pnm": "PPM"}.get(suffix)
+    mode = {".pbm": "1", ".pgm": "L"}.get(suffix, "RGB")
+    path = tmp_path / f"a{suffix}"
+    Image.effect_noise((24, 16), 60).convert(mode).save(path, kind)
+    whole, refused = path.read_bytes(), 0
+    for size in range(0, len(whole), max(1, len(whole) // 40)):
+        path.write_bytes(whole[:size])
+        try:
+            first(tmp_path)
+        except UsageError as error:
+            assert f"cannot read image {path}: " in str(error)
+            refused += 1
+    assert refused > 10
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01", b"no"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_damaged_exif_leaves_a_picture_as_it_is(tmp_path, suffix, exif):
+    image = Image.effect_noise((8, 8), 60).convert("RGB")
+    image.save(tmp_path / f"a.{suffix}")
+    plain = first(tmp_path)
+    image.save(tmp_path / f"a.{suffix}", exif=exif)
+    assert torch.equal(first(tmp_path), plain)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(tmp_path, orientation):
+    image = Image.effect_noise((8, 8), 60).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as file:
+        ImageOps.exif_transpose(file).save(tmp_path / "b.png")
+    dataset = load_dataset(tmp_path, resolution=8)
+    assert torch.equal(dataset[0]["images"], dataset[1]["images"])

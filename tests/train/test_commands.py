@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from liftplace.models.saving import save_pipeline
 from liftplace.train import DistillConfig, NoiseProcess, TrainConfig, distill, train
 from liftplace.train.commands import _match, _vlb_loss, objective_of
 from liftplace.train.run_folder import read_metrics
+from tests.data.pictures import damage
 from tests.families.tiny import tiny_model
 from tests.train.tiny import assert_same_weights, config_for, process, tiny_unet
 
@@ -176,11 +178,82 @@ def test_image_folder(tmp_path):
             dataset_name=None,
             train_data_dir=str(tmp_path / "images"),
             dataloader_num_workers=0,
-            center_crop=True,
             random_flip=True,
         )
     )
     assert DDPMPipeline.from_pretrained(tmp_path / "run").unet.config.in_channels == 3
+
+
+def test_a_run_of_before_resize_mode_goes_on_as_it_began(tmp_path):
+    save_images(tmp_path / "images")
+    options = {
+        "dataset_name": None,
+        "train_data_dir": str(tmp_path / "images"),
+        "logging_steps": 1,
+        "checkpointing_steps": 1,
+    }
+    for name, mode in (("squash", "squash"), ("crop", None)):
+        train(train_config(tmp_path / name, **options, resize_mode=mode))
+    squash, crop = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("squash", "crop"))
+    assert squash != crop
+    shutil.rmtree(tmp_path / "squash" / "checkpoint-2")
+    record = json.loads((tmp_path / "squash" / "run.json").read_text())
+    assert record["settings"].pop("resize_mode") == "squash"  # false was squash
+    (tmp_path / "squash" / "run.json").write_text(json.dumps(record))
+    options["resume_from_checkpoint"] = "latest"
+    with pytest.raises(UsageError, match="its resize_mode is squash, not crop"):
+        train(train_config(tmp_path / "squash", **options, resize_mode="crop"))
+    train(train_config(tmp_path / "squash", **options))
+    assert read_metrics(tmp_path / "squash" / "metrics.jsonl") == squash
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_picture_ends_the_run_after_a_checkpoint(tmp_path, workers):
+    save_images(tmp_path / "images")
+    damage(tmp_path / "images" / "1.png")
+    options = {
+        "dataset_name": None,
+        "train_data_dir": str(tmp_path / "images"),
+        "train_batch_size": 1,
+        "max_train_steps": 4,
+        "logging_steps": 1,
+        "dataloader_num_workers": workers,
+    }
+    with pytest.warns(UserWarning, match=r"1\.png: .*: the next image takes its place"):
+        train(train_config(tmp_path / "skip", **options, on_bad_files="skip"))
+    with pytest.raises(UsageError, match=r"1\.png: .*; stopped at step \d: .*checkpoint-\d saved"):
+        train(train_config(tmp_path / "error", **options))
+    (checkpoint,) = (tmp_path / "error").glob("checkpoint-*")
+    options |= {"resume_from_checkpoint": "latest", "on_bad_files": "skip"}
+    with warnings.catch_warnings():  # it may have been the last step
+        warnings.simplefilter("ignore")
+        train(train_config(tmp_path / "error", **options))
+    metrics = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("skip", "error")]
+    assert metrics[0] == metrics[1] and len(metrics[0]) == 4
+
+
+def test_a_damaged_picture_is_skipped_among_the_real_ones_too(tmp_path):
+    save_images(tmp_path / "images")
+    for number in range(4, 9):
+        shutil.copy(tmp_path / "images" / "0.png", tmp_path / "images" / f"{number}.png")
+    damage(tmp_path / "images" / "1.png")
+    with pytest.warns(UserWarning, match=r"1\.png: .*: the next image takes its place"):
+        train(
+            train_config(
+                tmp_path / "run",
+                dataset_name=None,
+                train_data_dir=str(tmp_path / "images"),
+                max_train_steps=1,
+                train_batch_size=1,
+                evaluation_steps=1,
+                evaluation_metrics="kid",
+                num_evaluation_samples=9,
+                num_inference_steps=1,
+                on_bad_files="skip",
+            )
+        )
+    (line,) = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert any(name.startswith("evaluation/") for name in line)
 
 
 def test_images_read_in_other_processes_are_the_same_images(tmp_path):

@@ -104,6 +104,12 @@ def test_optimisers_of_the_papers(name, rates, weight_decay, batch):
     assert config.use_ema and config.ema_max_decay == 0.9999
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_and_plain_commands_read_pictures_alike(name):
+    config, plain = DistillConfig.of_preset(name), DistillConfig()
+    assert (config.resize_mode, config.center_crop) == (plain.resize_mode, plain.center_crop)
+
+
 def test_an_unknown_one_is_refused():
     with pytest.raises(UsageError, match="there is no --preset flow: choose from ddpm, dit, sd"):
         DistillConfig.of_preset("flow")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from liftplace.cli import main
 from liftplace.models.saving import save_pipeline
 from liftplace.train.run_folder import read_metrics
+from tests.data.pictures import damage, save_images
 from tests.train.tiny import process, tiny_unet
 
 LAUNCH = "-m torch.distributed.run --standalone --nproc_per_node"
@@ -38,6 +39,10 @@ def teacher(tmp_path_factory):
     return folder
 
 
+class LaunchError(RuntimeError):
+    """What processes that failed said on stderr."""
+
+
 def arguments(teacher: Path, folder: Path, processes: int, *more: str) -> list[str]:
     """Of a run in batches of 8, split over the processes."""
     flags = f"--output_dir {folder} --train_batch_size {8 // processes} {SETTINGS}"
@@ -50,7 +55,8 @@ def launch(processes: int, program: list[str], flags: list[str], environment: di
     threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     environment = os.environ | environment | threads | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    if done.returncode:
+        raise LaunchError(done.stderr)
 
 
 def distill(teacher: Path, folder: Path, processes: int, *more: str) -> None:
@@ -112,6 +118,21 @@ def test_two_processes_are_one_with_twice_the_batch(alone, together):
     assert {path.name for path in together.iterdir()} - {path.name for path in alone.iterdir()} == {
         "samples"
     }
+
+
+def test_a_picture_that_one_process_cannot_read_ends_both_after_a_checkpoint(tmp_path):
+    save_images(tmp_path / "images", [f"{number}.png" for number in range(4)])
+    damage(tmp_path / "images" / "1.png")
+    flags = (
+        f"train --train_data_dir {tmp_path / 'images'} --output_dir {tmp_path / 'run'} "
+        "--resolution 8 --block_out_channels 8 8 --norm_num_groups 4 --train_batch_size 1 "
+        "--max_train_steps 20 --logging_steps 2 --lr_warmup_steps 0 --report_to none"
+    )
+    with pytest.raises(LaunchError) as error:
+        launch(2, ["-m", "liftplace"], flags.split(), {"ACCELERATE_USE_CPU": "true"})
+    said = [line for line in str(error.value).splitlines() if "liftplace: " in line]
+    assert said and all("1.png" in line and "checkpoint-2 saved" in line for line in said)
+    assert (tmp_path / "run" / "checkpoint-2" / "state.json").is_file()
 
 
 @pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
