@@ -75,7 +75,7 @@ def distill(config: DistillConfig) -> None:
     """
     config.check_complete()
     check_output_dir(config)
-    teacher = load_model(config.pretrained_teacher_name_or_path)
+    teacher = load_model(config.pretrained_teacher_name_or_path, config.revision, config.variant)
     student = student_of(config, teacher)
     check_pair(student, teacher)
     process = teacher.process(config)
@@ -102,9 +102,9 @@ def distill(config: DistillConfig) -> None:
         config=config,
         teacher=teacher.model if spec.objective.needs_teacher else None,
         description="Distilling",
-        base_pipeline=teacher.folder,
+        base_pipeline=teacher.pipeline,
     )
-    trainer.save(config.output_dir, process, teacher.folder)
+    trainer.save(config.output_dir, process, teacher.pipeline)
     if trainer.is_main_process:
         describe(config, student, teacher)
         push(config)
@@ -206,7 +206,7 @@ def _elements_a_fit(config: DistillConfig, row: int) -> int:
 def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
     """The student to start from: the one that the settings name, or the teacher shrunk."""
     if config.student is not None:
-        return load_model(config.student)
+        return load_model(config.student, config.student_revision, config.student_variant)
     if teacher.family.class_name != "UNet2DModel":
         raise UsageError(
             f"--student_block_out_channels makes a UNet2DModel, and {teacher.folder} is a "
