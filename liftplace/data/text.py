@@ -30,6 +30,11 @@ def load_text(folder: Path, variant: str | None = None) -> DiffusionPipeline:
     index = pipeline_index(folder)
     parts = {name: value for name, value in index.items() if isinstance(value, list)}
     needed = {name for name, value in parts.items() if is_of_text(name) and value[0] is not None}
+    if not any(map(_is_text_encoder, needed)):
+        raise UsageError(
+            f"{folder} has no text encoder: the model of a {index.get('_class_name')} is told "
+            "something else than captions, which is not supported"
+        )
     for name in needed:  # for want of its files a tokenizer would be an empty one
         if not (folder / name).is_dir():
             raise UsageError(f"{folder} has no {name}: captions need the whole pipeline")

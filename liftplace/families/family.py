@@ -62,6 +62,8 @@ class Family(ABC):
             )
         if out not in (into, 2 * into):
             return f"has out_channels {out} and in_channels {into}: need the same, or twice"
+        if config.get("time_embedding_type") == "fourier":
+            return "has time_embedding_type fourier: it is told levels of noise, not timesteps"
         if type(self.sample_size(config)) not in (int, type(None)):
             return (
                 f"has sample_size {config['sample_size']}: need one number, the height and width "
@@ -184,7 +186,8 @@ class Family(ABC):
         with torch.device("meta"):
             inputs = self.example(config)
         self.predict(blank, *inputs).sum().backward()
-        return [name for name, weight in blank.named_parameters() if weight.grad is None]
+        weights = ((name, w) for name, w in blank.named_parameters() if w.requires_grad)
+        return [name for name, weight in weights if weight.grad is None]
 
     def example(self, config: Config, *, batch: int = 1, size: int | None = None, tokens: int = 8):
         """Random inputs (noisy, timesteps, conditions) of `predict`, on the CPU."""

@@ -1,7 +1,6 @@
 """Folders of models, here or from the Hugging Face Hub."""
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -10,11 +9,13 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from liftplace.common.errors import UsageError
-from liftplace.models.weights import PLAIN, variant_of, variant_to_read
+from liftplace.common.places import check_model
+from liftplace.models.weights import PLAIN, variant_of, variant_to_read, variants_in
 
 INDEX = "model_index.json"
 COMPONENTS = ("unet", "transformer")  # what a pipeline calls the model that denoises
 WITHOUT_INDEX = (*COMPONENTS, "scheduler", "vae", "vqvae")  # parts where no index names them
+SAFETY_CHECKER = "safety_checker"
 SUFFIXES = (".json", ".txt", ".model")  # of what is read beside weights; tokenizers have all
 
 
@@ -36,8 +37,7 @@ def local_folder(
     if path.is_dir():
         return path
     name = str(name_or_path)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        raise UsageError(f"no folder {name}: give the folder of a diffusers model")
+    check_model(name)
     try:
         return Path(_fetch(name, revision, variant))
     except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
@@ -88,6 +88,8 @@ def files_to_read(
         by_folder[""] = [name for name in by_folder[""] if variant_of(name) is None]
     wanted = []
     for folder, names in by_folder.items():
+        if folder == SAFETY_CHECKER and not variants_in(names):
+            continue  # of old repositories, in files that have to be unpickled
         taken = variant_to_read(names, variant, f"{where}/{folder}") or PLAIN
         for name in names:
             found = variant_of(name)

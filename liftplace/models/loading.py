@@ -104,7 +104,14 @@ def load_model(
         raise UsageError(
             f"{place} has a damaged model: no weights {', '.join(sorted(keys['missing_keys']))}"
         )
-    if unused := family.unused_weights(model.config):
+    try:
+        unused = family.unused_weights(model.config)
+    except (RuntimeError, TypeError, ValueError) as error:  # of a forward that asks for more
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"the {family.class_name} in {place} cannot be run as others of its class: {reason}"
+        ) from error
+    if unused:
         raise UsageError(
             f"the {family.class_name} in {place} takes an input that is not supported: without it, "
             f"its output does not depend on {unused[0]}"

@@ -10,7 +10,7 @@ from torch import nn
 from liftplace.common.errors import UsageError
 from liftplace.common.files import updated_folder
 from liftplace.families import family_of_model
-from liftplace.models.hub import INDEX, pipeline_parts
+from liftplace.models.hub import INDEX, SAFETY_CHECKER, pipeline_parts
 from liftplace.models.noise import NoiseProcess
 from liftplace.models.weights import (
     PLAIN,
@@ -62,6 +62,9 @@ def _copy_parts(source: Path, target: Path, model: nn.Module) -> None:
         (target / new).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target / new)
     index = read_index(source)
+    if SAFETY_CHECKER in index and not (target / SAFETY_CHECKER).is_dir():
+        # Deleted, or not fetched: then the teacher does without one too.
+        index |= {SAFETY_CHECKER: [None, None], "requires_safety_checker": False}
     index[component] = [type(model).__module__.split(".")[0], type(model).__name__]
     (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 

@@ -92,6 +92,11 @@ def test_an_fp16_only_repository_needs_no_flag():
     assert files_to_read(files, ["unet"], None, "here") == files
 
 
+def test_a_safety_checker_that_must_be_unpickled_is_left_out():
+    files = ["safety_checker/config.json", "safety_checker/pytorch_model.bin", "unet/config.json"]
+    assert files_to_read(files, ["safety_checker", "unet"], None, "here") == ["unet/config.json"]
+
+
 def test_parts_that_are_not_there_are_not_fetched():
     index = {"_class_name": "X", "unet": ["diffusers", "U"], "safety_checker": [None, None]}
     assert pipeline_parts(index) == ["unet"]

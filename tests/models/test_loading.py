@@ -237,3 +237,17 @@ def test_models_that_are_given_another_picture_are_refused_with_the_reason(
     tiny_model(name, in_channels=channels, out_channels=out).save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="beside the noisy image it is given another one or a mas"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attention_type": "gated"}, "an input that is not supported: .*fuser"),  # GLIGEN's boxes
+        ({"dual_cross_attention": True}, "cannot be run as others of its class: .*encoder_attenti"),
+        ({"encoder_hid_dim": 12}, "has encoder_hid_dim_type text_proj, an input that"),
+    ],
+)
+def test_models_that_are_told_more_are_refused_by_what_it_is(changes, message, tmp_path):
+    tiny_model("UNet2DConditionModel", **changes).save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        load_model(tmp_path)

@@ -87,6 +87,16 @@ def test_a_flat_pipeline_as_the_first_ones_of_the_hub_are(tmp_path):
     assert sample(tmp_path / "student").shape == sample(teacher).shape == (8, 8, 3)
 
 
+def test_a_safety_checker_that_is_not_there_is_not_asked_for(tmp_path):
+    teacher = tiny_pipeline("UNet2DConditionModel", tmp_path / "teacher")
+    index = json.loads((teacher / "model_index.json").read_text())
+    index |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    (teacher / "model_index.json").write_text(json.dumps(index | {"requires_safety_checker": True}))
+    model = load_model(teacher).model
+    save_pipeline(model, process(), tmp_path / "student", base_pipeline=teacher)
+    assert sample(tmp_path / "student").shape == (16, 16, 3)
+
+
 def test_the_index_names_the_class_of_the_student(tmp_path):
     teacher = tiny_pipeline("DiTTransformer2DModel", tmp_path / "teacher")
     index = json.loads((teacher / "model_index.json").read_text())
