@@ -66,6 +66,12 @@ def _fetch(name: str, revision: str | None, variant: str | None) -> str:
     return snapshot_download(name, revision=revision, allow_patterns=wanted)
 
 
+def commit_of(folder: str | Path | None) -> str | None:
+    """The commit that a folder was fetched at; None for one that is not of the Hub's cache."""
+    folder = Path(folder or "")
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
 def pipeline_parts(index: dict) -> list[str]:
     """The parts that a model_index.json names and says to be there."""
     return [name for name, value in index.items() if isinstance(value, list) and value[0]]

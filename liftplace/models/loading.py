@@ -48,7 +48,7 @@ class LoadedModel:
         if teacher is None:
             return self.folder
         try:
-            return str(local_folder(teacher, record.get("prune", {}).get("revision")))
+            return str(local_folder(teacher, record.get("teacher_commit")))
         except UsageError as error:
             raise UsageError(
                 f"{self.folder} has no scheduler of its own, and its teacher {teacher} is not to "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from liftplace import __version__
 from liftplace.common.files import whole_folder
+from liftplace.models.hub import commit_of
 from liftplace.models.loading import load_model
 from liftplace.models.norms import norm_warning
 from liftplace.models.saving import RECORD, save_pipeline
@@ -34,6 +35,8 @@ def prune(config: PruneConfig) -> None:
         "prune": asdict(config),
         "layer_map": layer_map,
     }
+    if commit := commit_of(teacher.folder):
+        record["teacher_commit"] = commit
     with whole_folder(Path(config.output_dir).resolve()) as folder:
         if process is None:
             student.save_pretrained(folder)

@@ -25,7 +25,7 @@ from liftplace.train.features import NO_FEATURES, FeatureMatch, choose_pairs, ma
 from liftplace.train.loop import fit, new_trainers
 from liftplace.train.objective import Objective, SpaceWeight
 from liftplace.train.run_config import RunConfig
-from liftplace.train.run_folder import check_output_dir
+from liftplace.train.run_folder import check_output_dir, recorded_commit
 from liftplace.train.trainer import TrainerSpec
 from liftplace.train.vlb import VLBLoss
 
@@ -75,7 +75,8 @@ def distill(config: DistillConfig) -> None:
     """
     config.check_complete()
     check_output_dir(config)
-    teacher = load_model(config.pretrained_teacher_name_or_path, config.revision, config.variant)
+    revision = recorded_commit(config) or config.revision
+    teacher = load_model(config.pretrained_teacher_name_or_path, revision, config.variant)
     student = student_of(config, teacher)
     check_pair(student, teacher)
     process = teacher.process(config)

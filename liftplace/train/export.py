@@ -10,6 +10,7 @@ from liftplace import __version__
 from liftplace.common.errors import UsageError
 from liftplace.common.files import write_text_whole
 from liftplace.models.costs import count_parameters
+from liftplace.models.hub import commit_of
 from liftplace.models.loading import LoadedModel
 from liftplace.models.saving import RECORD, loading_line, read_record
 from liftplace.train.config import DistillConfig
@@ -41,6 +42,8 @@ def _record_student(config: DistillConfig, student: LoadedModel, teacher: Loaded
         record["layer_map"] = {name: name for name in of_student if name in of_teacher}
     record |= {"liftplace": __version__, "teacher": config.pretrained_teacher_name_or_path}
     record["distill"] = asdict(config)
+    if commit := commit_of(teacher.folder):
+        record["teacher_commit"] = commit
     folder = Path(config.output_dir)
     for place in (folder, folder / "best"):
         if place.is_dir():
