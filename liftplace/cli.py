@@ -2,23 +2,36 @@
 | analyze | report.
 
 Bad input ends with one line on stderr and exit code 2, a run that failed with one line and 1, and
-Ctrl-C with 130. Heavy imports wait for the command that needs them.
+Ctrl-C with 130. Where the output is closed (`| head`) it ends quietly. Heavy imports wait for the
+command that needs them.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 
 from liftplace.common.errors import UsageError
+from liftplace.common.places import check_places
+
+CLOSED_PIPE = 128 + 13  # as a shell says of a program that SIGPIPE ends
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `liftplace` script; `argv` without the program's name."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        sys.exit(_run(argv))
+        try:
+            code = _run(argv)
+        finally:  # of --help too
+            sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        # Whoever read the lines has enough of them, as head does; what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED_PIPE)
     except UsageError as error:
         # One that comes out of a process that reads images brings that process's traceback.
         _say(str(error).rsplit("UsageError: ", 1)[-1])
@@ -72,6 +85,7 @@ class Command:
     def run(self, argv: list[str]) -> int:
         config = _parse(_named(self.config), self.name, argv)
         config.check_complete()  # before the imports that take seconds
+        check_places(config)
         return _fails_in_one_line(_named(self.function), config)
 
 
@@ -83,6 +97,8 @@ def _fails_in_one_line(run: Callable, *arguments, **options) -> int:
     toolkit = _toolkit("liftplace.train")
     try:
         run(*arguments, **options)
+    except BrokenPipeError:
+        raise
     except (toolkit.NonFiniteError, toolkit.CheckpointError, OSError) as error:
         _say(error)
         return 1

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -17,6 +18,8 @@ from liftplace.models.noise import NoiseProcess
 from liftplace.models.saving import save_pipeline
 from liftplace.train.run_folder import read_metrics
 from tests.train.tiny import process, tiny_unet
+
+OLD_RUN = Path(__file__).parent / "old" / "run"
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +115,51 @@ def test_help_waits_for_no_model_library():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_path_to_nowhere_waits_for_no_model_library(tmp_path):
+    """Nor for torch's own modules that training needs; each command names the path."""
+    new = ["--output_dir", str(tmp_path / "new")]
+    teacher = ["--pretrained_teacher_name_or_path", "/no/where"]
+    commands = [
+        ["prune", "--width", "0.5", *teacher, *new],
+        [
+            "distill",
+            "--dataset_name",
+            "digits",
+            "--student_block_out_channels",
+            "4",
+            *teacher,
+            *new,
+        ],
+        ["train", "--resolution", "8", "--train_data_dir", "/no/where", *new],
+        ["encode", "--dataset_name", "digits", *teacher, *new],
+        ["sample", "--model", "/no/where", "--output", str(tmp_path / "new.png")],
+        ["evaluate", "--model", "/no/where", "--reference_dir", "digits", *new],
+        ["analyze", "--teacher", "a/b", "--student", "/no/where", "--data", "digits", *new],
+    ]
+    script = (
+        "import sys\nfrom liftplace.cli import main\n"
+        f"for command in {commands}:\n"
+        "    try:\n        main(command)\n"
+        "    except SystemExit as stop:\n        assert stop.code == 2\n"
+        "assert not {'diffusers', 'accelerate', 'matplotlib'} & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("liftplace: no folder /no/where: give") == len(commands)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["prune", "--help"], ["report"]])
+def test_a_closed_output_ends_it_quietly(argv, tmp_path):
+    run = ["report", str(OLD_RUN), "--output_dir", str(tmp_path / "report")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "liftplace", *(run if argv[0] == "report" else argv)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == 141
+    assert "Broken" not in done.stderr and "Traceback" not in done.stderr
 
 
 def test_distil_then_sample(capsys, distill, tmp_path):

@@ -61,6 +61,14 @@ def test_a_pruned_student_is_made_and_read_as_before(folder):
     assert read_record("pruned").keys() == read_record("again").keys()
 
 
+def test_a_pruned_student_has_its_teachers_process_and_can_be_trained(folder, capsys):
+    main_(["sample", "--model", "pruned", "--num_samples", "2", "--output", "grid.png"])
+    assert "no scheduler" not in capsys.readouterr().out
+    shrunk = COMMANDS[0].index("--student_block_out_channels")
+    command = COMMANDS[0][:shrunk] + ["--student", "pruned"] + COMMANDS[0][shrunk + 3 : -1]
+    main_([*command, "again", "--dry_run"])
+
+
 def test_a_cache_is_read(folder):
     dataset = load_dataset("cache", resolution=16)
     expected = load_file("cached_items.safetensors")

@@ -6,6 +6,7 @@ from typing import Literal
 from liftplace.common.errors import UsageError
 from liftplace.common.settings import MayChange, Settings, at_least, between
 from liftplace.data._checks import ResizeMode
+from liftplace.models.config import TeacherConfig
 
 
 def crop_by_name(config) -> None:
@@ -88,11 +89,9 @@ class BatchConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeConfig(DataConfig):
+class EncodeConfig(TeacherConfig, DataConfig):
     """Keep a dataset's latents and text embeddings on disk."""
 
-    pretrained_teacher_name_or_path: str = ""
-    """Folder of the teacher's pipeline, or its name on the Hugging Face Hub."""
     output_dir: str = ""
     """Folder of the cache: new, empty, or one to go on with. Give it as --train_data_dir then."""
 
@@ -112,8 +111,7 @@ class EncodeConfig(DataConfig):
 
     def check_complete(self) -> None:
         """Raises UsageError if what has no default was not given."""
-        if not self.pretrained_teacher_name_or_path:
-            raise UsageError("--pretrained_teacher_name_or_path is missing: name the teacher")
+        self.check_teacher()
         if not self.output_dir:
             raise UsageError("--output_dir is missing: name the folder of the cache")
         self.check_data()

@@ -15,7 +15,8 @@ from liftplace.data.config import EncodeConfig
 from liftplace.data.encoder import LATENTS, Encoder
 from liftplace.data.reading import read_batches, warn_of
 from liftplace.families import family_of
-from liftplace.models.loading import DTYPES, local_folder, read_model_config
+from liftplace.models.hub import local_folder
+from liftplace.models.loading import DTYPES, read_model_config
 
 
 def encode(config: EncodeConfig) -> None:
@@ -59,11 +60,13 @@ def encode(config: EncodeConfig) -> None:
 
 def _encoder(config: EncodeConfig) -> Encoder:
     name = config.pretrained_teacher_name_or_path
-    folder = local_folder(name)
+    folder = local_folder(name, config.revision, config.variant)
     settings = read_model_config(folder)
     family = family_of(settings, folder)
     model = SimpleNamespace(config=FrozenDict(family.complete(settings)))  # needs no weights
-    loaded = SimpleNamespace(family=family, model=model, folder=str(folder))
+    loaded = SimpleNamespace(
+        family=family, model=model, pipeline=str(folder), variant=config.variant
+    )
     encoder = Encoder(loaded, config.resolution)
     if encoder.vae is None:
         raise UsageError(f"{name} has no VAE: there is nothing to encode, train on the images")

@@ -22,6 +22,7 @@ from liftplace.data.text import (
     one_line,
     pipeline_index,
 )
+from liftplace.models.weights import variant_to_read
 
 LATENTS = ("latent_mean", "latent_std")
 AUTOENCODERS = {"vae": AutoencoderKL, "vqvae": VQModel}  # by what pipelines call them
@@ -35,7 +36,7 @@ class Encoder:
     encoders are loaded when the first caption is encoded.
 
     Args:
-        loaded: a `LoadedModel`: its `family`, `model.config` and `folder` are read.
+        loaded: a `LoadedModel`: its `family`, `model.config`, `pipeline` and `variant` are read.
         resolution: height and width of the images; by default those that the model works at.
 
     Raises:
@@ -46,10 +47,11 @@ class Encoder:
     def __init__(self, loaded, resolution: int | None = None) -> None:
         self.family = loaded.family
         self.config = loaded.model.config
-        self.folder = Path(loaded.folder)
+        self.folder = Path(loaded.pipeline)
+        self.variant = loaded.variant
         self.device = torch.device("cpu")
         self.dtype = torch.float32
-        self.vae = _load_vae(self.folder)
+        self.vae = _load_vae(self.folder, self.variant)
         self._null_text: dict[str, Tensor] | None = None
         self._sizes_by_batch: dict[int, dict[str, Tensor]] = {}
         if self.vae is not None:
@@ -308,24 +310,29 @@ class Encoder:
 
     @cached_property
     def _pipeline(self) -> DiffusionPipeline:
-        pipeline = load_text(self.folder)
+        pipeline = load_text(self.folder, self.variant)
         # SD3's asks its transformer for the width of the text encoder that it lacks.
         setattr(pipeline, self.family.component, SimpleNamespace(config=self.config))
         move_text_encoders(pipeline, self.device, self.dtype)
         return pipeline
 
 
-def _load_vae(folder: Path) -> AutoencoderKL | VQModel | None:
+def _load_vae(folder: Path, variant: str | None) -> AutoencoderKL | VQModel | None:
     for part, kind in AUTOENCODERS.items():
         if (folder / part).is_dir():
-            return _load_autoencoder(folder / part, kind)
+            return _load_autoencoder(folder / part, kind, variant)
     return None
 
 
-def _load_autoencoder(folder: Path, kind: type) -> AutoencoderKL | VQModel:
+def _load_autoencoder(folder: Path, kind: type, variant: str | None) -> AutoencoderKL | VQModel:
+    variant = variant_to_read((path.name for path in folder.iterdir()), variant, folder)
     try:
         vae, keys = kind.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            variant=variant,
         )
     except UNREADABLE as error:
         raise UsageError(f"cannot load the VAE in {folder}: {one_line(error)}") from error

@@ -10,13 +10,18 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
 from liftplace.common.errors import UsageError
+from liftplace.models.weights import variant_to_read
 
 # What loading a part of a pipeline raises that is missing, damaged or of another class.
 UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError)
 
 
-def load_text(folder: Path) -> DiffusionPipeline:
-    """The pipeline of a folder, of whose parts only tokenizers and text encoders are there."""
+def load_text(folder: Path, variant: str | None = None) -> DiffusionPipeline:
+    """The pipeline of a folder, of whose parts only tokenizers and text encoders are there.
+
+    Args:
+        variant: of the weights, where there are some; by default plain ones, or the only variant.
+    """
     if find_spec("transformers") is None:
         raise UsageError(
             "captions need the package transformers, which is not installed: "
@@ -25,15 +30,28 @@ def load_text(folder: Path) -> DiffusionPipeline:
     index = pipeline_index(folder)
     parts = {name: value for name, value in index.items() if isinstance(value, list)}
     needed = {name for name, value in parts.items() if is_of_text(name) and value[0] is not None}
+    if not any(map(_is_text_encoder, needed)):
+        raise UsageError(
+            f"{folder} has no text encoder: the model of a {index.get('_class_name')} is told "
+            "something else than captions, which is not supported"
+        )
     for name in needed:  # for want of its files a tokenizer would be an empty one
         if not (folder / name).is_dir():
             raise UsageError(f"{folder} has no {name}: captions need the whole pipeline")
+    variants = {
+        variant_to_read((path.name for path in (folder / name).iterdir()), variant, folder / name)
+        for name in filter(_is_text_encoder, needed)
+    }
     left_out: dict[str, Any] = {name: None for name in parts.keys() - needed}
     if "requires_safety_checker" in index:
         left_out["requires_safety_checker"] = False  # or it warns of images that nobody makes
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, **left_out
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            variant=next(iter(variants - {None}), None),  # where a part has it
+            **left_out,
         )
     except UNREADABLE as error:
         raise UsageError(f"cannot load the text encoders in {folder}: {one_line(error)}") from error

@@ -13,6 +13,10 @@ class SampleConfig:
 
     model: str = ""
     """Folder of the model, or its name on the Hugging Face Hub."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the Hub."""
+    variant: str | None = None
+    """Variant of its weights, such as fp16; by default the plain ones, or the only one."""
     output: str = "grid.png"
     """The PNG, which must not exist yet."""
     num_samples: int = 64
@@ -56,7 +60,7 @@ def sample(config: SampleConfig) -> None:
     from liftplace.models.loading import load_model
     from liftplace.plots.images import save_grid
 
-    loaded = load_model(config.model)
+    loaded = load_model(config.model, config.revision, config.variant)
     sampler = Sampler(loaded.process(), Encoder(loaded, config.resolution))
     images = sampler.sample(
         loaded.model.eval(),

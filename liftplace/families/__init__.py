@@ -16,6 +16,12 @@ from liftplace.families.family import Family
 
 __all__ = ["Family", "families", "family_of", "family_of_model"]
 
+# Classes of old configs, by their norms: diffusers loads them as these.
+TRANSFORMER_2D = {
+    "ada_norm_zero": "DiTTransformer2DModel",
+    "ada_norm_single": "PixArtTransformer2DModel",
+}
+
 
 @cache
 def families() -> dict[str, Family]:
@@ -36,6 +42,8 @@ def family_of(config: Mapping[str, Any], source: object = "the model") -> Family
         UsageError: no family, or one of its models that cannot be trained here.
     """
     name = config.get("_class_name")
+    if name == "Transformer2DModel":
+        name = TRANSFORMER_2D.get(config.get("norm_type"), name)
     if name not in families():
         raise UsageError(
             f"{source} is a {name or 'model of unknown class'}, which is not supported: "

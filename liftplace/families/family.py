@@ -45,11 +45,25 @@ class Family(ABC):
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         return defaults | dict(config)
 
+    def new(self, config: Config) -> nn.Module:
+        """A model of this config with new weights. What the class does not take is left out, as
+        diffusers does: a config.json has the names of the version that wrote it."""
+        known = inspect.signature(self.model_class.__init__).parameters
+        return self.model_class(**{name: x for name, x in config.items() if name in known})
+
     def unsupported_reason(self, config: Config) -> str | None:
         """The reason why a model with this config cannot be trained; None where it can."""
         out, into = self.out_channels(config), self.in_channels(config)
+        if out < into:
+            return (
+                f"has out_channels {out} and in_channels {into}: beside the noisy image it is "
+                "given another one or a mask, as models of inpainting, editing, depth and "
+                "upscaling are, which is not supported"
+            )
         if out not in (into, 2 * into):
             return f"has out_channels {out} and in_channels {into}: need the same, or twice"
+        if config.get("time_embedding_type") == "fourier":
+            return "has time_embedding_type fourier: it is told levels of noise, not timesteps"
         if type(self.sample_size(config)) not in (int, type(None)):
             return (
                 f"has sample_size {config['sample_size']}: need one number, the height and width "
@@ -163,7 +177,7 @@ class Family(ABC):
     def skeleton(self, config: Config) -> nn.Module:
         """A model without weights, on the meta device: for its names and sizes."""
         with torch.device("meta"):
-            return self.model_class(**config)
+            return self.new(config)
 
     def unused_weights(self, config: Config) -> list[str]:
         """Names of weights that the output does not depend on, because of an input of the model
@@ -172,7 +186,8 @@ class Family(ABC):
         with torch.device("meta"):
             inputs = self.example(config)
         self.predict(blank, *inputs).sum().backward()
-        return [name for name, weight in blank.named_parameters() if weight.grad is None]
+        weights = ((name, w) for name, w in blank.named_parameters() if w.requires_grad)
+        return [name for name, weight in weights if weight.grad is None]
 
     def example(self, config: Config, *, batch: int = 1, size: int | None = None, tokens: int = 8):
         """Random inputs (noisy, timesteps, conditions) of `predict`, on the CPU."""

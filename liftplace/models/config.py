@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from liftplace.common.errors import UsageError
 from liftplace.common.settings import Settings, positive
 
 
@@ -32,3 +33,20 @@ class TimestepSampling(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "snr_gamma", "logit_std")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(Settings):
+    """The teacher, and which of its versions."""
+
+    pretrained_teacher_name_or_path: str = ""
+    """Folder of the teacher, or its name on the Hugging Face Hub."""
+    revision: str | None = None
+    """Branch, tag or commit of a teacher on the Hub."""
+    variant: str | None = None
+    """Variant of the teacher's weights, such as fp16; by default plain ones, or the only one."""
+
+    def check_teacher(self) -> None:
+        """Raises UsageError unless a teacher was given."""
+        if not self.pretrained_teacher_name_or_path:
+            raise UsageError("--pretrained_teacher_name_or_path is missing: name the teacher")

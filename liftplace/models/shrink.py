@@ -7,6 +7,7 @@ import torch
 from diffusers import UNet2DModel
 
 from liftplace.common.errors import UsageError
+from liftplace.families import families
 from liftplace.families.norm_groups import student_groups
 
 
@@ -58,7 +59,7 @@ def shrink(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return UNet2DModel(**config)
+            return families()["UNet2DModel"].new(config)
         except ValueError as error:
             raise UsageError(
                 f"no student with channels {list(block_out_channels)}: {error}"

@@ -50,7 +50,7 @@ def build_student(config: PruneConfig, teacher: LoadedModel) -> tuple[nn.Module,
     if config.random_init:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "student"))
-            student = family.model_class(**architecture)
+            student = family.new(architecture)
     elif config.is_narrow:
         if config.importance == "taylor":
             scores = importance.taylor(student, _task_losses(config, student, teacher))

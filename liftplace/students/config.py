@@ -7,15 +7,14 @@ from typing import Literal
 from liftplace.common.errors import UsageError
 from liftplace.common.settings import at_least
 from liftplace.data.config import DataConfig
+from liftplace.models.config import TeacherConfig
 from liftplace.students.width import check_width
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneConfig(DataConfig):
+class PruneConfig(TeacherConfig, DataConfig):
     """Make a small student of a teacher, with the teacher's weights."""
 
-    pretrained_teacher_name_or_path: str = ""
-    """Folder of the teacher, or its name on the Hugging Face Hub."""
     output_dir: str = ""
     """Folder of the student: new or empty."""
 
@@ -68,8 +67,7 @@ class PruneConfig(DataConfig):
 
     def check_complete(self) -> None:
         """Raises UsageError if what has no default was not given, or things do not go together."""
-        if not self.pretrained_teacher_name_or_path:
-            raise UsageError("--pretrained_teacher_name_or_path is missing: name the teacher")
+        self.check_teacher()
         if not self.output_dir:
             raise UsageError("--output_dir is missing: name the folder of the student")
         folder = Path(self.output_dir)

@@ -44,7 +44,7 @@ def keep_layers(
         elif name.split(".")[0] not in lengths:
             weights[name] = weight.clone()
     with torch.random.fork_rng(devices=[]):  # its first weights are thrown away
-        student = family.model_class(**config)
+        student = family.new(config)
     student.load_state_dict(family.keep_layers_weights(weights, config), assign=True)
     return student.to(model.device), layer_map
 

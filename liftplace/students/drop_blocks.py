@@ -40,7 +40,7 @@ def drop_blocks(teacher: nn.Module, family: Family, kind: str) -> tuple[nn.Modul
     """
     config = dropped_config(teacher.config, family, kind)
     with torch.random.fork_rng(devices=[]):  # its first weights are thrown away
-        student = family.model_class(**config)
+        student = family.new(config)
     lost = len(teacher.down_blocks) - len(student.down_blocks)
     weights = teacher.state_dict()
     student.load_state_dict(

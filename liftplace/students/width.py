@@ -42,7 +42,7 @@ def inherit(
             the teacher's other than the convolution past a block that is as wide on both sides.
     """
     with torch.random.fork_rng(devices=[]):  # its first weights are thrown away
-        student = family.model_class(**config)
+        student = family.new(config)
     names = student.state_dict().keys()
     for name in teacher.state_dict():
         if name not in names and ".conv_shortcut." not in name:

@@ -25,7 +25,7 @@ from liftplace.train.features import NO_FEATURES, FeatureMatch, choose_pairs, ma
 from liftplace.train.loop import fit, new_trainers
 from liftplace.train.objective import Objective, SpaceWeight
 from liftplace.train.run_config import RunConfig
-from liftplace.train.run_folder import as_begun, check_output_dir
+from liftplace.train.run_folder import as_begun, check_output_dir, recorded_commit
 from liftplace.train.step_time import seconds_a_step
 from liftplace.train.trainer import TrainerSpec
 from liftplace.train.vlb import VLBLoss
@@ -79,7 +79,8 @@ def distill(config: DistillConfig) -> None:
     config.check_complete()
     config = as_begun(config)
     check_output_dir(config)
-    teacher = load_model(config.pretrained_teacher_name_or_path)
+    revision = recorded_commit(config) or config.revision
+    teacher = load_model(config.pretrained_teacher_name_or_path, revision, config.variant)
     student = student_of(config, teacher)
     check_pair(student, teacher)
     process = teacher.process(config)
@@ -107,9 +108,9 @@ def distill(config: DistillConfig) -> None:
         config=config,
         teacher=teacher.model if spec.objective.needs_teacher else None,
         description="Distilling",
-        base_pipeline=teacher.folder,
+        base_pipeline=teacher.pipeline,
     )
-    trainer.save(config.output_dir, process, teacher.folder)
+    trainer.save(config.output_dir, process, teacher.pipeline)
     if trainer.is_main_process:
         describe(config, student, teacher)
         push(config)
@@ -227,7 +228,7 @@ def _elements_a_fit(config: DistillConfig, row: int) -> int:
 def student_of(config: DistillConfig, teacher: LoadedModel) -> LoadedModel:
     """The student to start from: the one that the settings name, or the teacher shrunk."""
     if config.student is not None:
-        return load_model(config.student)
+        return load_model(config.student, config.student_revision, config.student_variant)
     if teacher.family.class_name != "UNet2DModel":
         raise UsageError(
             f"--student_block_out_channels makes a UNet2DModel, and {teacher.folder} is a "

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from liftplace.common.errors import UsageError
 from liftplace.common.settings import Settings, at_least, between, positive, read_yaml
+from liftplace.models.config import TeacherConfig
 from liftplace.train.run_config import RunConfig
 
 PRESETS = Path(__file__).resolve().parents[1] / "configs"
@@ -48,6 +49,10 @@ class StudentConfig(Settings):
 
     student: str | None = None
     """Folder of the student to start from, instead of a new one that is the teacher shrunk."""
+    student_revision: str | None = None
+    """Branch, tag or commit of a student on the Hub."""
+    student_variant: str | None = None
+    """Variant of the student's weights, such as fp16."""
     student_block_out_channels: tuple[int, ...] | None = None
     """Channels of each level of a new student."""
     student_layers_per_block: int | None = None
@@ -178,13 +183,10 @@ class FeatureConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(FeatureConfig, ObjectiveConfig, StudentConfig, RunConfig):
+class DistillConfig(TeacherConfig, FeatureConfig, ObjectiveConfig, StudentConfig, RunConfig):
     """Distil a student from a teacher."""
 
     has_presets: ClassVar[bool] = True
-
-    pretrained_teacher_name_or_path: str = ""
-    """Folder of the teacher, or its name on the Hugging Face Hub."""
 
     @classmethod
     def of_preset(cls, name: str, **changes) -> "DistillConfig":
@@ -193,8 +195,7 @@ class DistillConfig(FeatureConfig, ObjectiveConfig, StudentConfig, RunConfig):
 
     def check_complete(self) -> None:
         super().check_complete()
-        if not self.pretrained_teacher_name_or_path:
-            raise UsageError("--pretrained_teacher_name_or_path is missing: name the teacher")
+        self.check_teacher()
         self.check_student()
 
 

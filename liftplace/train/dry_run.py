@@ -11,9 +11,10 @@ from liftplace.common.text_table import text_table
 from liftplace.data.batches import effective_batch
 from liftplace.families import Family
 from liftplace.models.costs import count_parameters
+from liftplace.models.hub import INDEX
 from liftplace.models.loading import DTYPES, LoadedModel
 from liftplace.models.norms import compare_norms
-from liftplace.models.saving import INDEX
+from liftplace.models.saving import copied_files
 from liftplace.train.run_config import RunConfig
 
 FLOAT = 4  # bytes
@@ -159,13 +160,10 @@ def _activations(family: Family, config, size: int, checkpointing: bool) -> int:
 
 def _other_parts(teacher: LoadedModel | None) -> int:
     """Of a pipeline, what is copied beside the student."""
-    if teacher is None or not (Path(teacher.folder) / INDEX).is_file():
+    if teacher is None or not (Path(teacher.pipeline) / INDEX).is_file():
         return 0
-    folder, component = Path(teacher.folder), teacher.family.component
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sum(
-        path.stat().st_size for path in files if component not in path.relative_to(folder).parts
-    )
+    copied = copied_files(Path(teacher.pipeline), teacher.family.component)
+    return sum(path.stat().st_size for path, _ in copied)
 
 
 def _existing(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from liftplace import __version__
 from liftplace.common.errors import UsageError
 from liftplace.common.files import write_text_whole
 from liftplace.models.costs import count_parameters
+from liftplace.models.hub import commit_of
 from liftplace.models.loading import LoadedModel
 from liftplace.models.saving import RECORD, loading_line, read_record
 from liftplace.train.config import DistillConfig
@@ -41,6 +42,8 @@ def _record_student(config: DistillConfig, student: LoadedModel, teacher: Loaded
         record["layer_map"] = {name: name for name in of_student if name in of_teacher}
     record |= {"liftplace": __version__, "teacher": config.pretrained_teacher_name_or_path}
     record["distill"] = asdict(config)
+    if commit := commit_of(teacher.folder):
+        record["teacher_commit"] = commit
     folder = Path(config.output_dir)
     for place in (folder, folder / "best"):
         if place.is_dir():
@@ -50,17 +53,18 @@ def _record_student(config: DistillConfig, student: LoadedModel, teacher: Loaded
 def _write_model_card(config: DistillConfig, student: LoadedModel, teacher: LoadedModel) -> None:
     """Write README.md: teacher, recipe, figures, and the lines that load the student."""
     folder = Path(config.output_dir)
-    of_hub = not Path(config.pretrained_teacher_name_or_path).exists()
+    name = config.pretrained_teacher_name_or_path
+    of_hub = not Path(name).exists()
     takes_text = bool(student.family.embeddings(student.model.config))
     data = ModelCardData(
         library_name="diffusers",
-        base_model=config.pretrained_teacher_name_or_path if of_hub else None,
+        base_model=name if of_hub else None,
         pipeline_tag="text-to-image" if takes_text else "unconditional-image-generation",
         tags=["liftplace", "knowledge-distillation", "diffusion"],
     )
     sections = [
         f"# {folder.resolve().name}",
-        f"A student of `{Path(teacher.folder).name if not of_hub else teacher.folder}`, distilled "
+        f"A student of `{name if of_hub else Path(name).resolve().name}`, distilled "
         f"with liftplace {__version__} (LIFT and PLACE, arXiv 2605.19729).",
         _sizes(student, teacher),
         _recipe(config),

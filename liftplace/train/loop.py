@@ -25,6 +25,7 @@ from liftplace.data.batches import effective_batch, noisy_batches
 from liftplace.data.encoder import Encoder
 from liftplace.data.pictures import UnreadableImageError
 from liftplace.evaluate.sampling import Sampler
+from liftplace.models.hub import commit_of
 from liftplace.models.loading import DTYPES
 from liftplace.models.noise import NoiseProcess, NoisyBatch
 from liftplace.train import run_folder
@@ -112,7 +113,7 @@ def fit(
     encoder.to(accelerator.device, DTYPES[accelerator.mixed_precision])
     sampler = Sampler(process, encoder)
     examiner = _examiner(trainers, dataset, sampler, config, base_pipeline)
-    _open_folder(trainers, config, start)
+    _open_folder(trainers, config, start, commit_of(base_pipeline))
     unreadable = []
     batches = noisy_batches(
         dataset, encoder, process, config, accelerator, start, on_problem=unreadable.append
@@ -286,14 +287,16 @@ def _has_gradients(accelerator: Accelerator) -> bool:
     return False
 
 
-def _open_folder(trainers: list[ModelTrainer], config: RunConfig, start: int) -> None:
+def _open_folder(
+    trainers: list[ModelTrainer], config: RunConfig, start: int, teacher_commit: str | None
+) -> None:
     accelerator = trainers[0].accelerator
     objectives = {trainer.name: asdict(trainer.objective) for trainer in trainers}
     batch = effective_batch(config, accelerator.num_processes)
     run_folder.check_same_run(config, objectives, batch)
     accelerator.wait_for_everyone()  # every process has checked the folder before one writes
     if accelerator.is_main_process:
-        run_folder.claim_output_dir(config, objectives, batch)
+        run_folder.claim_output_dir(config, objectives, batch, teacher_commit)
         run_folder.forget_after(Path(config.output_dir) / run_folder.METRICS, start)
     accelerator.wait_for_everyone()
 

@@ -85,7 +85,20 @@ def check_same_run(config: RunConfig, objectives: dict[str, dict], effective_bat
         )
 
 
-def claim_output_dir(config: RunConfig, objectives: dict[str, dict], effective_batch: int) -> None:
+def recorded_commit(config: RunConfig) -> str | None:
+    """The commit on the Hub of the teacher of the run to resume, if it has one: a branch may have
+    moved on since."""
+    if not (Path(config.output_dir) / RECORD).is_file():
+        return None
+    return _read(Path(config.output_dir), "teacher_commit", None)
+
+
+def claim_output_dir(
+    config: RunConfig,
+    objectives: dict[str, dict],
+    effective_batch: int,
+    teacher_commit: str | None = None,
+) -> None:
     """Write the record of the run and config.yaml, which --config takes to do it again, into its
     folder, which is made if need be.
 
@@ -98,6 +111,7 @@ def claim_output_dir(config: RunConfig, objectives: dict[str, dict], effective_b
         "settings": asdict(config),
         "objectives": objectives,
         "effective_batch": effective_batch,
+        **({} if teacher_commit is None else {"teacher_commit": teacher_commit}),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,9 +125,10 @@ def _plain(settings: dict) -> dict:
     return json.loads(json.dumps(settings))  # tuples become lists
 
 
-def _read(folder: Path, part: str):
+def _read(folder: Path, part: str, default=MISSING):
     try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))[part]
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return record[part] if default is MISSING else record.get(part, default)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"cannot read {folder / RECORD}, the record of the run") from error
 

@@ -138,7 +138,7 @@ def test_celeba_row_starts_on_a_small_teacher(tmp_path, capsys, arm, groups):
     images = ("--train_data_dir", tmp_path / "celeba64")
     taylor = ("--importance", "taylor", "--num_batches", 1, *images, "--output_dir", start)
     run("prune", *named, "--student_config", student, *taylor)
-    pruned = UNet2DModel.from_pretrained(start)
+    pruned = UNet2DModel.from_pretrained(start, subfolder="unet")
     assert pruned.config.time_embedding_dim == 51 and pruned.config.dropout == 0.1
     printed = capsys.readouterr().out
     assert f"norm groups 4 -> {groups}, at least 4 -> {4 // groups} channels a group" in printed

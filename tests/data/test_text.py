@@ -1,3 +1,4 @@
+import json
 import shutil
 import sys
 
@@ -51,3 +52,13 @@ def test_package_that_is_missing(pipelines, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UsageError, match=r'pip install "liftplace\[text\]"'):
         load_text(pipelines("UNet2DConditionModel"))
+
+
+def test_a_pipeline_that_is_told_something_else_than_text(pipelines, tmp_path):
+    """As of variations of a picture: its index names no text encoder."""
+    shutil.copytree(pipelines("UNet2DConditionModel"), tmp_path / "sd")
+    index = tmp_path / "sd" / "model_index.json"
+    parts = json.loads(index.read_text())
+    index.write_text(json.dumps({n: x for n, x in parts.items() if n[:4] not in ("text", "toke")}))
+    with pytest.raises(UsageError, match="has no text encoder: the model of a StableDiffusionPipe"):
+        load_text(tmp_path / "sd")

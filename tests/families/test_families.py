@@ -95,6 +95,11 @@ def test_variance_is_split_off():
         ("UNet2DModel", {"out_channels": 4}, "has out_channels 4 and in_channels 3: need the same"),
         ("UNet2DModel", {"sample_size": (8, 16)}, r"has sample_size \(8, 16\): need one number"),
         ("UNet2DModel", {"class_embed_type": "timestep"}, "has class_embed_type timestep"),
+        (
+            "UNet2DModel",
+            {"time_embedding_type": "fourier"},
+            "has time_embedding_type fourier: it is",
+        ),
         ("UNet2DConditionModel", {"in_channels": 9}, "has out_channels 4 and in_channels 9"),
         ("UNet2DConditionModel", {"addition_embed_type": "image"}, "has addition_embed_type image"),
         ("UNet2DConditionModel", {"num_class_embeds": 3}, "has num_class_embeds 3, an input"),

@@ -4,17 +4,18 @@ import os
 
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from diffusers import DiffusionPipeline, DiTTransformer2DModel, UNet2DConditionModel
 
 from liftplace import __version__
 from liftplace.cli import main
 from liftplace.common.errors import UsageError
 from liftplace.families import families
 from liftplace.models.loading import load_model
+from liftplace.models.saving import RECORD
 from liftplace.students.config import PruneConfig
 from liftplace.students.prune import prune
 from tests.data.pictures import save_images
-from tests.families.pipelines import tiny_pipeline
+from tests.families.pipelines import PIPELINES, sample, tiny_pipeline
 from tests.families.tiny import tiny_model
 
 TRANSFORMERS = [f"{name}Transformer2DModel" for name in ("DiT", "PixArt", "SD3", "Flux")]
@@ -98,10 +99,9 @@ def test_channels_and_layers_by_their_effect_on_images(tmp_path):
         with pytest.raises(SystemExit) as ended:
             main(["prune", "--output_dir", str(tmp_path / run), *flags])
         assert ended.value.code == 0
-    a, b = (DiTTransformer2DModel.from_pretrained(tmp_path / run).state_dict() for run in "ab")
+    a, b = (load_model(tmp_path / run).model.state_dict() for run in "ab")
     assert [n for n in a if not torch.equal(a[n], b[n])] == []
-    pruned(tmp_path / "magnitude", str(teacher), width=0.5, depth=2)
-    other = DiTTransformer2DModel.from_pretrained(tmp_path / "magnitude").state_dict()
+    other = pruned(tmp_path / "magnitude", str(teacher), width=0.5, depth=2).state_dict()
     assert any(not torch.equal(a[name], other[name]) for name in a)
 
 
@@ -292,3 +292,38 @@ def test_where_blocks_are_left_out_the_norms_stay(tmp_path):
     teacher = saved(name, tmp_path / "teacher", norm_num_groups=16)  # one channel a group
     student = pruned(tmp_path / "student", teacher, drop_blocks="bk-small")
     assert student.config.norm_num_groups == 16
+
+
+SMALLER = {
+    "UNet2DModel": {"width": 0.5},
+    "UNet2DConditionModel": {"drop_blocks": "bk-small"},
+    "SDXL": {"width": 0.5},
+} | dict.fromkeys(TRANSFORMERS, {"depth": 2})
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_student_is_a_whole_pipeline_of_the_teachers_noise(name, tmp_path):
+    teacher = tiny_pipeline(name, tmp_path / "teacher")
+    (teacher / "checkpoint-1").mkdir()  # what is none of it stays behind
+    pruned(tmp_path / "student", str(teacher), **SMALLER[name])
+    stock = DiffusionPipeline.from_pretrained(tmp_path / "student")
+    assert type(stock) is type(DiffusionPipeline.from_pretrained(teacher))
+    assert torch.isfinite(torch.as_tensor(sample(tmp_path / "student"))).all()
+    same = [load_model(folder).scheduler for folder in (teacher, tmp_path / "student")]
+    assert same[0] == same[1] is not None
+    left = {path.name for path in teacher.iterdir()} - {"checkpoint-1"}
+    assert {path.name for path in (tmp_path / "student").iterdir()} == left | {RECORD}
+
+
+@pytest.mark.parametrize("name", ["UNet2DModel", "SD3Transformer2DModel"])
+def test_a_student_can_be_looked_at_at_once(name, tmp_path, capsys):
+    """Sampled with the process of the teacher, text encoders and all."""
+    teacher = tiny_pipeline(name, tmp_path / "teacher")
+    pruned(tmp_path / "student", str(teacher), **SMALLER[name])
+    settings = f"--model {tmp_path / 'student'} --output {tmp_path / 'grid.png'} --num_samples 2"
+    flags = [*settings.split(), "--num_inference_steps", "2"]
+    flags += ["--prompts", "a red cat"] if name == "SD3Transformer2DModel" else []
+    with pytest.raises(SystemExit) as ended:
+        main(["sample", *flags])
+    assert ended.value.code == 0
+    assert "no scheduler" not in capsys.readouterr().out

@@ -353,3 +353,30 @@ def test_layer_map_of_the_student_s_folder_names_the_pairs(tmp_path):
     by_position = DistillConfig(feature_layers=("by_position",))
     pairs = dict(_match(by_position, student, teacher).pairs)
     assert pairs == {blocks[0]: blocks[1], blocks[1]: blocks[3]}
+
+
+def test_a_run_goes_on_with_the_teacher_that_it_began_with(tmp_path, teacher_folder, monkeypatch):
+    """On the Hub a branch moves: here main, in the cache of what was fetched."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--some--teacher"
+    first, second = 40 * "a", 40 * "b"
+    shutil.copytree(teacher_folder, repository / "snapshots" / first)
+    save_pipeline(tiny_unet(seed=7), process(), repository / "snapshots" / second)
+    main = repository / "refs" / "main"
+    main.parent.mkdir()
+    main.write_text(first)
+    settings = {"pretrained_teacher_name_or_path": "some/teacher", "revision": "main"}
+    settings["lr_scheduler"] = "constant"  # one of a shorter run ends elsewhere
+    distill(config_for(tmp_path / "whole", **settings))
+    distill(config_for(tmp_path / "run", max_train_steps=3, **settings))
+    main.write_text(second)
+    distill(config_for(tmp_path / "run", resume_from_checkpoint="latest", **settings))
+    assert_same_weights(*(load_model(tmp_path / name).model for name in ("whole", "run")))
+    for name in ("run.json", "liftplace_config.json"):
+        assert json.loads((tmp_path / "run" / name).read_text())["teacher_commit"] == first
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "A student of `some/teacher`" in card and "base_model: some/teacher" in card
+    with pytest.raises(UsageError, match="holds another run: its revision is main, not v2"):
+        again = settings | {"revision": "v2"}
+        distill(config_for(tmp_path / "run", resume_from_checkpoint="latest", **again))
