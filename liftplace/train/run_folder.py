@@ -49,15 +49,21 @@ def check_output_dir(config: RunConfig) -> None:
 
 
 def as_begun(config: RunConfig) -> RunConfig:
-    """The settings, with the resize mode of the run to resume where they give none.
+    """The settings, with the resize mode and warm-up of the run to resume where they give none:
+    older versions had other defaults.
 
     Raises:
         UsageError: the folder's record cannot be read.
     """
     folder = Path(config.output_dir)
-    if config.resize_mode is not None or not (folder / RECORD).is_file():
+    if not (folder / RECORD).is_file():
         return config
-    return replace(config, resize_mode=_resize_mode(of_today(_read(folder, "settings"))))
+    recorded = of_today(_read(folder, "settings"))
+    if config.resize_mode is None:
+        config = replace(config, resize_mode=_resize_mode(recorded))
+    if config.lr_warmup_steps is None:
+        config = replace(config, lr_warmup_steps=recorded.get("lr_warmup_steps"))
+    return config
 
 
 def _resize_mode(settings: dict) -> str | None:
