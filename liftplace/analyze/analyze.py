@@ -29,6 +29,7 @@ from liftplace.data.encoder import Encoder
 from liftplace.evaluate.networks import hash_of_weights, load_network
 from liftplace.evaluate.parts import claim
 from liftplace.evaluate.sampling import Sampler
+from liftplace.evaluate.subsets import shuffled
 from liftplace.models.costs import count_macs, count_parameters
 from liftplace.models.loading import DTYPES, LoadedModel, check_pair, load_model, set_precision
 from liftplace.models.noise import NoiseProcess
@@ -147,7 +148,8 @@ def _dataset(config: AnalyzeConfig, encoder: Encoder) -> Dataset:
         if len(dataset) < getattr(config, flag):
             raise UsageError(
                 f"--{flag} is {getattr(config, flag)}, but --data {config.data} has only "
-                f"{len(dataset)} images in its split {config.split}"
+                f"{len(dataset)} images in its split {config.split}: give --{flag} {len(dataset)} "
+                "or less"
             )
     return dataset
 
@@ -224,8 +226,8 @@ def read_images(
     dataset: Dataset, encoder: Encoder, count: int, batch_size: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Latents (count, channels, height, width) and conditions by name, (count, ...), on the CPU, of
-    images that are spread evenly over the dataset."""
-    indices = (torch.arange(count) * len(dataset) // count).tolist()
+    images drawn from the whole dataset, see `shuffled`."""
+    indices = shuffled(len(dataset), count).tolist()
     latents, conditions = [], []
     loader = DataLoader(Subset(dataset, indices), batch_size=batch_size)
     for items in tqdm(loader, desc="Reading images"):

@@ -42,7 +42,7 @@ class AnalyzeConfig:
     """Cut the central square out of an image, instead of scaling the whole of it to a square."""
 
     num_images: int = 64
-    """Images whose errors are measured, spread evenly over the dataset."""
+    """Images whose errors are measured, drawn from the whole dataset; always the same."""
     num_timesteps: int = 20
     """Timesteps at which, each the middle of an equal share."""
     map_timesteps: int = 8

@@ -75,7 +75,17 @@ class HubImages(Dataset):
             row = self._table[int(index)]
         except (OSError, SyntaxError, ValueError) as error:  # what PIL's decoders raise
             raise UsageError(f"cannot read row {index} of {self.name}: {error}") from error
-        item = {"images": self._image(row, index)}
+        return {"images": self._image(row, index)} | self._conditions(row, index)
+
+    def conditions(self, index: int) -> dict[str, Tensor | str]:
+        """The item without its image, which is not read."""
+        columns = [name for name in (self.label_column, self.caption_column) if name is not None]
+        if not columns:
+            return {}
+        return self._conditions(self._table.select_columns(columns)[int(index)], index)
+
+    def _conditions(self, row: dict, index: int) -> dict[str, Tensor | str]:
+        item = {}
         if self.label_column is not None:
             item["class_labels"] = torch.tensor(row[self.label_column])
         if self.caption_column is not None:

@@ -20,8 +20,9 @@ from liftplace.evaluate.features import real_features
 from liftplace.evaluate.networks import load_network
 from liftplace.evaluate.parts import parts_of, sample_part
 from liftplace.evaluate.sampling import Sampler
+from liftplace.evaluate.subsets import SHUFFLE_SEED, too_few_images
 from liftplace.train.best_model import BestModel
-from liftplace.train.run_config import RunConfig
+from liftplace.train.run_config import FEWEST_SAMPLES, RunConfig
 from liftplace.train.trainer import ModelTrainer
 
 
@@ -65,6 +66,7 @@ class ValidationCallback:
         accelerator.wait_for_everyone()
         basis = {
             "reference": reference.identity(),
+            "reference_seed": SHUFFLE_SEED,
             "num_samples": count,
             "num_inference_steps": config.num_inference_steps,
             "guidance_scale": config.guidance_scale,
@@ -155,8 +157,7 @@ def _reference(config: RunConfig, dataset: Dataset, resolution: int) -> Dataset:
             "with --reference_dir"
         )
     if len(dataset) < config.num_evaluation_samples:
-        raise UsageError(
-            f"num_evaluation_samples is {config.num_evaluation_samples}, but there are "
-            f"{len(dataset)} real images: a score needs as many"
-        )
+        where = f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"
+        options = {"flag": "--num_evaluation_samples", "fewest": FEWEST_SAMPLES, "floor": False}
+        raise too_few_images(config.num_evaluation_samples, where, len(dataset), **options)
     return dataset
