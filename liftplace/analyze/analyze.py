@@ -19,13 +19,14 @@ from liftplace.analyze.html_report import advice_lines, summary, write_report
 from liftplace.analyze.maps import compute_maps
 from liftplace.analyze.model_errors import measure_errors, spread_timesteps
 from liftplace.analyze.propagation import propagate, propagation_factors
-from liftplace.analyze.samples import KINDS, TEACHER, GroupSampler, sample_and_score
+from liftplace.analyze.samples import KEPT, KINDS, TEACHER, GroupSampler, sample_and_score
 from liftplace.common.distributed import device_of, distributed_state, main_process_decides
 from liftplace.common.errors import UsageError
 from liftplace.common.files import write_text_whole
 from liftplace.common.text_table import text_table
 from liftplace.data import CachedLatents, load_dataset
 from liftplace.data.encoder import Encoder
+from liftplace.evaluate.conditions import draw_conditions
 from liftplace.evaluate.networks import hash_of_weights, load_network
 from liftplace.evaluate.parts import claim
 from liftplace.evaluate.sampling import Sampler
@@ -86,13 +87,19 @@ def analyze(config: AnalyzeConfig) -> dict | None:
         set_precision(model.model, device, config.mixed_precision)
     models = {label: student.model for label, student in students.items()}
 
-    samples, components = None, None
+    samples = evaluator = labels = None
     if network is None:
         main_process_decides(state, partial(claim, Path(config.output_dir), record))
     else:
-        group = GroupSampler(config, sampler, network, teacher.model, models)
+        given = {"prompts": config.prompts, "class_labels": config.class_labels}
+        drawn = draw_conditions(dataset, encoder, config.num_samples, **given)
+        conditioned = drawn.given_to(config)
+        group = GroupSampler(conditioned, sampler, network, teacher.model, models)
+        record |= drawn.record()
         scored = sample_and_score(group, dataset, record, device)
-        samples, components = scored or (None, None)
+        samples, evaluator = scored or (None, None)
+        given = {"prompts": conditioned.prompts, "class_labels": conditioned.class_labels}
+        labels = sampler.labels(min(KEPT, config.num_samples), **given)
     if not state.is_main_process:
         return None
     students = _measure(config, teacher, models, encoder, dataset, samples)
@@ -110,7 +117,9 @@ def analyze(config: AnalyzeConfig) -> dict | None:
         num_samples=config.num_samples,
         num_inference_steps=config.num_inference_steps,
         network=network and network.name,
-        num_components=components,
+        num_components=evaluator and evaluator.num_components(config.num_samples),
+        sample_labels=labels and tuple(labels),
+        few_images=evaluator and evaluator.few_images_note(config.num_samples),
     )
     return _write(config, record, analysis)
 
@@ -275,6 +284,8 @@ def _write(config: AnalyzeConfig, record: dict, analysis: Analysis) -> dict:
     text = re.sub(r"\[[^\[\]{}\"]*\]", lambda match: " ".join(match[0].split()), text)
     write_text_whole(folder / RESULTS, text + "\n")
     print(text_table(summary(analysis)))
+    if analysis.few_images:
+        print(analysis.few_images)
     print("\n" + "\n".join(advice_lines(analysis)))
     print(f"\n{files['report']}")
     return results

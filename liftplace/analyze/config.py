@@ -63,9 +63,9 @@ class AnalyzeConfig:
     guidance_scale: float = 1.0
     """Classifier-free guidance; 1 is none."""
     prompts: tuple[str, ...] | None = None
-    """Captions of the samples, in turn; for models that take text."""
+    """Prompts of the samples, in turn; by default captions of --data."""
     class_labels: tuple[int, ...] | None = None
-    """Classes of the samples, in turn; by default all of the model's."""
+    """Classes of the samples, in turn; by default as frequent as in --data."""
     feature_network: str = "lite0"
     """lite0, inception, or module:attr of an nn.Module or of what returns one: images in [-1, 1]
     in, (N, features) out."""

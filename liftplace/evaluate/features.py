@@ -130,7 +130,9 @@ def open_reference(
     count: int,
     *,
     flag: str = "--reference_dir",
+    count_flag: str = "--num_samples",
     fewest: int = 1,
+    floor: bool = True,
     **options,
 ) -> Dataset:
     """A dataset of at least `count` real images.
@@ -139,7 +141,7 @@ def open_reference(
         name_or_folder, resolution: of `liftplace.data.load_dataset`.
         count: of the samples that are scored against them.
         flag: that named them, for the errors.
-        fewest: samples that can be scored at all, for the errors.
+        count_flag, fewest, floor: of `too_few_images`.
         options: of `liftplace.data.load_dataset`.
 
     Raises:
@@ -149,7 +151,8 @@ def open_reference(
     if isinstance(dataset, CachedLatents):
         raise UsageError(f"{flag} {name_or_folder} holds latents: give the images")
     if len(dataset) < count:
-        raise too_few_images(count, f"{flag} {name_or_folder}", len(dataset), fewest=fewest)
+        about = {"count_flag": count_flag, "fewest": fewest, "floor": floor}
+        raise too_few_images(count, f"{flag} {name_or_folder}", len(dataset), **about)
     return dataset
 
 

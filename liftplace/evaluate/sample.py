@@ -68,5 +68,6 @@ def sample(config: SampleConfig) -> None:
         raise NonFiniteError(
             f"{config.model} makes samples with NaN or infinity in them: nothing was written"
         )
-    save_grid(images, config.output)
+    given = {"class_labels": config.class_labels, "prompts": config.prompts}
+    save_grid(images, config.output, labels=sampler.labels(len(images), **given))
     print(f"{config.output}: {config.num_samples} samples of {config.model}")

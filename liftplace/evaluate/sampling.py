@@ -89,6 +89,22 @@ class Sampler:
             **options,
         )
 
+    def labels(
+        self,
+        num_samples: int,
+        *,
+        class_labels: Sequence[int] | None = None,
+        prompts: Sequence[str] | None = None,
+    ) -> list[str] | None:
+        """What the first samples are of: their prompts or the numbers of their classes, as `sample`
+        takes them; None for a model that takes neither, or without prompts."""
+        numbers = range(num_samples)
+        if self.encoder.takes_captions:
+            return in_turn(prompts, numbers) if prompts else None
+        if not self.encoder.takes_labels:
+            return None
+        return [str(label) for label in self._labels(numbers, class_labels).tolist()]
+
     def record(self) -> dict:
         """Class and settings of the scheduler, as JSON has them; what is not finite is text."""
         scheduler = self.process.sampler()

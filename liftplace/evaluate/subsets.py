@@ -47,7 +47,7 @@ def too_few_images(
     where: str,
     size: int,
     *,
-    flag: str = "--num_samples",
+    count_flag: str = "--num_samples",
     fewest: int = 1,
     floor: bool = True,
 ) -> UsageError:
@@ -56,16 +56,16 @@ def too_few_images(
     Args:
         where: the real images, as the user named them.
         size: how many there are.
-        flag: the setting that says `count`.
+        count_flag: the setting that says `count`.
         fewest: samples that can be scored at all.
         floor: whether as many other images are scored too, where there are any.
     """
-    advice = f"give {flag} {size} or less"
+    advice = f"give {count_flag} {size} or less"
     if floor and size >= 2 * fewest:
         advice += f" ({size // 2} or less for the score of real images beside it)"
     if size < fewest:
         advice = f"give {fewest} images or more"
     return UsageError(
-        f"{flag} is {count}, but {where} has {size} images, and a score needs as many real ones: "
-        f"{advice}"
+        f"{count_flag} is {count}, but {where} has {size} images, and a score needs as many real "
+        f"ones: {advice}"
     )
