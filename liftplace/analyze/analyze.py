@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from liftplace.data.encoder import Encoder
 from liftplace.evaluate.conditions import draw_conditions
 from liftplace.evaluate.networks import hash_of_weights, load_network
 from liftplace.evaluate.parts import claim
-from liftplace.evaluate.sampling import Sampler
+from liftplace.evaluate.sampling import Sampler, default_batch_size
 from liftplace.evaluate.subsets import shuffled
 from liftplace.models.costs import count_macs, count_parameters
 from liftplace.models.loading import DTYPES, LoadedModel, check_pair, load_model, set_precision
@@ -38,6 +38,7 @@ from liftplace.models.norms import norms_of
 from liftplace.plots.axes import labels_of
 
 RESULTS = "analysis.json"
+MOST_AT_ONCE = 32  # images: of a teacher and its students
 MAP_GROUP_SIZE = 16  # the paper's
 SAMPLED = (  # settings that the samples depend on
     "teacher",
@@ -76,6 +77,8 @@ def analyze(config: AnalyzeConfig) -> dict | None:
     teacher, students = _load(config)
     process = teacher.process()
     encoder = Encoder(teacher, config.resolution).to(device, DTYPES[config.mixed_precision])
+    if config.batch_size is None:
+        config = replace(config, batch_size=default_batch_size(encoder.resolution, MOST_AT_ONCE))
     dataset = _dataset(config, encoder)
     _check_sizes(config, encoder, process)
     network = None

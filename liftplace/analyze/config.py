@@ -51,8 +51,9 @@ class AnalyzeConfig:
     """Of PLACE; those larger than a row are left out."""
     scope: Literal["channel", "sample"] = "channel"
     """What one linear fit is for: a channel of an image, or a whole one."""
-    batch_size: int = 32
-    """Images at a time, measured and sampled."""
+    batch_size: int | None = None
+    """Images at a time, measured and sampled; by default as many as have the pixels of one of
+    1024 x 1024, at most 32."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Type of the models' weights; no is float32."""
 

@@ -41,8 +41,9 @@ class EvaluateConfig:
     num_inference_steps: int = 25
     """Of DDIM, in flow matching of Euler, spaced and clipped as the model's scheduler says."""
     seed: int = 0
-    batch_size: int = 64
-    """Images that are made at a time."""
+    batch_size: int | None = None
+    """Images that are made at a time, which do not depend on it; by default as many as have the
+    pixels of one of 1024 x 1024, at most 64."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Type of the weights that make samples; scores are made in float32 and float64."""
     dataloader_num_workers: int = 0

@@ -28,7 +28,7 @@ from liftplace.evaluate.evaluator import Evaluator, Score, is_fid, num_features
 from liftplace.evaluate.features import extract_features, real_features
 from liftplace.evaluate.networks import hash_of_weights, load_network
 from liftplace.evaluate.parts import Part, collect, sample_part
-from liftplace.evaluate.sampling import Sampler, in_turn, sampling_options
+from liftplace.evaluate.sampling import Sampler, default_batch_size, in_turn, sampling_options
 from liftplace.evaluate.scores import Moments, few_images_note
 from liftplace.evaluate.statistics import Statistics, load_statistics, save_statistics
 from liftplace.models.loading import (
@@ -147,7 +147,8 @@ class PartSampler:
 
     def _similarities(self, images: Tensor, part: Part) -> Tensor:
         prompts = in_turn(self.config.prompts, range(part.first, part.first + part.count))
-        size, device = self.config.batch_size, next(self.clip.parameters()).device
+        device = next(self.clip.parameters()).device
+        size = self.config.batch_size or default_batch_size(images.shape[-1])
         batches = [
             self.clip(images[start : start + size].to(device), prompts[start : start + size])
             for start in range(0, len(images), size)
