@@ -55,16 +55,6 @@ def _copy_parts(source: Path, target: Path, component: str) -> None:
     shutil.copyfile(source / INDEX, target / INDEX)
 
 
-def loading_line(folder: str | Path, model: nn.Module) -> str:
-    """The line of Python that loads what `save_pipeline` left in the folder."""
-    family = family_of_model(model)
-    index = Path(folder) / INDEX
-    if index.is_file():
-        pipeline = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-        return f'{pipeline}.from_pretrained("{folder}")'
-    return f'{family.class_name}.from_pretrained("{folder}", subfolder="{family.component}")'
-
-
 def read_record(folder: str | Path) -> dict:
     """liftplace_config.json of a student's folder; empty where there is none.
 
