@@ -18,9 +18,10 @@ from liftplace.analyze.trajectory import corrected_with, trajectory_fit
 from liftplace.data import load_dataset
 from liftplace.evaluate.agreement import agreement
 from liftplace.evaluate.evaluator import Evaluator
-from liftplace.evaluate.features import Lite0Features, spread
+from liftplace.evaluate.features import Lite0Features
 from liftplace.evaluate.sampling import initial_noise, sample_images
 from liftplace.evaluate.scores import Scores
+from liftplace.evaluate.subsets import spread
 from liftplace.models.costs import count_macs, count_parameters
 from liftplace.models.loading import LoadedModel, predict
 

@@ -97,6 +97,8 @@ class Analysis:
     num_inference_steps: int
     network: str | None  # of the features
     num_components: int | None  # principal components in the Frechet distance
+    sample_labels: tuple[str, ...] | None = None  # prompts or classes of the images shown
+    few_images: str | None = None  # where samples are too few for the components, which would do
 
     @property
     def noisy(self) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +19,18 @@ from liftplace.analyze.html_report import advice_lines, summary, write_report
 from liftplace.analyze.maps import compute_maps
 from liftplace.analyze.model_errors import measure_errors, spread_timesteps
 from liftplace.analyze.propagation import propagate, propagation_factors
-from liftplace.analyze.samples import KINDS, TEACHER, GroupSampler, sample_and_score
+from liftplace.analyze.samples import KEPT, KINDS, TEACHER, GroupSampler, sample_and_score
 from liftplace.common.distributed import device_of, distributed_state, main_process_decides
 from liftplace.common.errors import UsageError
 from liftplace.common.files import write_text_whole
 from liftplace.common.text_table import text_table
 from liftplace.data import CachedLatents, load_dataset
 from liftplace.data.encoder import Encoder
+from liftplace.evaluate.conditions import draw_conditions
 from liftplace.evaluate.networks import hash_of_weights, load_network
 from liftplace.evaluate.parts import claim
-from liftplace.evaluate.sampling import Sampler
+from liftplace.evaluate.sampling import Sampler, default_batch_size
+from liftplace.evaluate.subsets import shuffled
 from liftplace.models.costs import count_macs, count_parameters
 from liftplace.models.loading import DTYPES, LoadedModel, check_pair, load_model, set_precision
 from liftplace.models.noise import NoiseProcess
@@ -36,6 +38,7 @@ from liftplace.models.norms import norms_of
 from liftplace.plots.axes import labels_of
 
 RESULTS = "analysis.json"
+MOST_AT_ONCE = 32  # images: of a teacher and its students
 MAP_GROUP_SIZE = 16  # the paper's
 SAMPLED = (  # settings that the samples depend on
     "teacher",
@@ -74,6 +77,8 @@ def analyze(config: AnalyzeConfig) -> dict | None:
     teacher, students = _load(config)
     process = teacher.process()
     encoder = Encoder(teacher, config.resolution).to(device, DTYPES[config.mixed_precision])
+    if config.batch_size is None:
+        config = replace(config, batch_size=default_batch_size(encoder.resolution, MOST_AT_ONCE))
     dataset = _dataset(config, encoder)
     _check_sizes(config, encoder, process)
     network = None
@@ -85,13 +90,19 @@ def analyze(config: AnalyzeConfig) -> dict | None:
         set_precision(model.model, device, config.mixed_precision)
     models = {label: student.model for label, student in students.items()}
 
-    samples, components = None, None
+    samples = evaluator = labels = None
     if network is None:
         main_process_decides(state, partial(claim, Path(config.output_dir), record))
     else:
-        group = GroupSampler(config, sampler, network, teacher.model, models)
+        given = {"prompts": config.prompts, "class_labels": config.class_labels}
+        drawn = draw_conditions(dataset, encoder, config.num_samples, **given)
+        conditioned = drawn.given_to(config)
+        group = GroupSampler(conditioned, sampler, network, teacher.model, models)
+        record |= drawn.record()
         scored = sample_and_score(group, dataset, record, device)
-        samples, components = scored or (None, None)
+        samples, evaluator = scored or (None, None)
+        given = {"prompts": conditioned.prompts, "class_labels": conditioned.class_labels}
+        labels = sampler.labels(min(KEPT, config.num_samples), **given)
     if not state.is_main_process:
         return None
     students = _measure(config, teacher, models, encoder, dataset, samples)
@@ -109,7 +120,9 @@ def analyze(config: AnalyzeConfig) -> dict | None:
         num_samples=config.num_samples,
         num_inference_steps=config.num_inference_steps,
         network=network and network.name,
-        num_components=components,
+        num_components=evaluator and evaluator.num_components(config.num_samples),
+        sample_labels=labels and tuple(labels),
+        few_images=evaluator and evaluator.few_images_note(config.num_samples),
     )
     return _write(config, record, analysis)
 
@@ -147,7 +160,8 @@ def _dataset(config: AnalyzeConfig, encoder: Encoder) -> Dataset:
         if len(dataset) < getattr(config, flag):
             raise UsageError(
                 f"--{flag} is {getattr(config, flag)}, but --data {config.data} has only "
-                f"{len(dataset)} images in its split {config.split}"
+                f"{len(dataset)} images in its split {config.split}: give --{flag} {len(dataset)} "
+                "or less"
             )
     return dataset
 
@@ -224,8 +238,8 @@ def read_images(
     dataset: Dataset, encoder: Encoder, count: int, batch_size: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Latents (count, channels, height, width) and conditions by name, (count, ...), on the CPU, of
-    images that are spread evenly over the dataset."""
-    indices = (torch.arange(count) * len(dataset) // count).tolist()
+    images drawn from the whole dataset, see `shuffled`."""
+    indices = shuffled(len(dataset), count).tolist()
     latents, conditions = [], []
     loader = DataLoader(Subset(dataset, indices), batch_size=batch_size)
     for items in tqdm(loader, desc="Reading images"):
@@ -273,6 +287,8 @@ def _write(config: AnalyzeConfig, record: dict, analysis: Analysis) -> dict:
     text = re.sub(r"\[[^\[\]{}\"]*\]", lambda match: " ".join(match[0].split()), text)
     write_text_whole(folder / RESULTS, text + "\n")
     print(text_table(summary(analysis)))
+    if analysis.few_images:
+        print(analysis.few_images)
     print("\n" + "\n".join(advice_lines(analysis)))
     print(f"\n{files['report']}")
     return results

@@ -47,7 +47,7 @@ class AnalyzeConfig:
     """--resize_mode crop, by its name in the diffusers scripts."""
 
     num_images: int = 64
-    """Images whose errors are measured, spread evenly over the dataset."""
+    """Images whose errors are measured, drawn from the whole dataset; always the same."""
     num_timesteps: int = 20
     """Timesteps at which, each the middle of an equal share."""
     map_timesteps: int = 8
@@ -56,8 +56,9 @@ class AnalyzeConfig:
     """Of PLACE; those larger than a row are left out."""
     scope: Literal["channel", "sample"] = "channel"
     """What one linear fit is for: a channel of an image, or a whole one."""
-    batch_size: int = 32
-    """Images at a time, measured and sampled."""
+    batch_size: int | None = None
+    """Images at a time, measured and sampled; by default as many as have the pixels of one of
+    1024 x 1024, at most 32."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Type of the models' weights; no is float32."""
 
@@ -68,9 +69,9 @@ class AnalyzeConfig:
     guidance_scale: float = 1.0
     """Classifier-free guidance; 1 is none."""
     prompts: tuple[str, ...] | None = None
-    """Captions of the samples, in turn; for models that take text."""
+    """Prompts of the samples, in turn; by default captions of --data."""
     class_labels: tuple[int, ...] | None = None
-    """Classes of the samples, in turn; by default all of the model's."""
+    """Classes of the samples, in turn; by default as frequent as in --data."""
     feature_network: str = "lite0"
     """lite0, inception, or module:attr of an nn.Module or of what returns one: images in [-1, 1]
     in, (N, features) out."""

@@ -156,11 +156,11 @@ def _row(analysis: Analysis) -> str:
 
 
 def _caption(name: str, analysis: Analysis) -> str:
-    few = analysis.students[0].errors.slope.shape[1] <= error_plots.BANDS
+    banded = analysis.students[0].errors.slope.shape[1] <= error_plots.BANDS
     components = analysis.num_components
     words = {
         "row": _row(analysis),
-        "spread": "Bands: from the 10th to the 90th percentile. " if few else "",
+        "spread": "Bands: from the 10th to the 90th percentile. " if banded else "",
         "count": f"{analysis.num_samples:,}",
         "network": analysis.network,
         "components": f" ({components} principal components in the Fréchet distance)"
@@ -171,7 +171,8 @@ def _caption(name: str, analysis: Analysis) -> str:
         if analysis.teacher_samples
         else "",
     }
-    return CAPTIONS[name].format(**words)
+    few = f" {analysis.few_images}." if name == "distances" and analysis.few_images else ""
+    return CAPTIONS[name].format(**words) + few
 
 
 def advice_lines(analysis: Analysis) -> list[str]:

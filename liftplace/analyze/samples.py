@@ -84,9 +84,9 @@ class GroupSampler:
 
 def sample_and_score(
     group: GroupSampler, dataset: Dataset, record: dict, device: torch.device
-) -> tuple[dict[str, Samples], int] | None:
-    """Samples by "teacher" and "kind label", and the principal components in their Frechet
-    distance; on the main process, None on others.
+) -> tuple[dict[str, Samples], Evaluator] | None:
+    """Samples by "teacher" and "kind label", and what scored them; on the main process, None on
+    others.
 
     Args:
         group: samples the models.
@@ -107,7 +107,7 @@ def sample_and_score(
     for name in (TEACHER, *(f"{kind} {label}" for label in group.students for kind in KINDS)):
         scores = evaluator.scores(METRICS, tensors[f"features {name}"].to(device))
         samples[name] = Samples(tensors[f"images {name}"], tuple(scores))
-    return samples, evaluator.num_components(config.num_samples)
+    return samples, evaluator
 
 
 def _fit(tables: Tensor) -> TrajectoryFit:

@@ -24,6 +24,7 @@ KIND_NAMES = {
     "corrected": "corrected, own samples",
 }
 TEACHER = {"color": OKABE_ITO["black"], "linestyle": "none", "marker": "s"}
+COLUMN = 12  # characters of what stands above a column of samples
 FLOOR = {"color": "#666666", "linestyle": (0, (2, 2))}
 
 
@@ -36,7 +37,8 @@ def save_samples(analysis: Analysis, path: Path) -> None:
             name = f"{number}  {short(student.label, 24)}"
             rows[f"{name}\n{KIND_NAMES[kind]}\n{_first_score(samples)}"] = samples.images
     title = f"One column, one noise; {analysis.num_inference_steps} denoising steps"
-    save_labelled_rows(rows, path, title=title)
+    labels = [short(" ".join(each.split()), COLUMN) for each in analysis.sample_labels or ()]
+    save_labelled_rows(rows, path, title=title, column_labels=labels or None)
 
 
 def _first_score(samples: Samples) -> str:

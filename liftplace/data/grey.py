@@ -33,10 +33,11 @@ class GreyImages(Dataset):
         return len(self._pixels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        item = {"images": _in_range(self._pixels[index])}
-        if self.classes is not None:
-            item["class_labels"] = self.labels[index].long()
-        return item
+        return {"images": _in_range(self._pixels[index])} | self.conditions(index)
+
+    def conditions(self, index: int) -> dict[str, Tensor]:
+        """The item without its image."""
+        return {} if self.classes is None else {"class_labels": self.labels[index].long()}
 
     def images(self, indices: Sequence[int] | Tensor) -> Tensor:
         """The images of these indices as one batch (len(indices), 1, resolution, resolution)."""

@@ -82,11 +82,22 @@ class HubImages(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         try:
             row = self._table[int(index)]
-            item = {"images": self._image(row)}
+            image = self._image(row)
         except UNREADABLE as error:
             raise UnreadableImageError(
                 f"cannot read row {index} of {self.name}: {reason(error)}"
             ) from error
+        return {"images": image} | self._conditions(row, index)
+
+    def conditions(self, index: int) -> dict[str, Tensor | str]:
+        """The item without its image, which is not read."""
+        columns = [name for name in (self.label_column, self.caption_column) if name is not None]
+        if not columns:
+            return {}
+        return self._conditions(self._table.select_columns(columns)[int(index)], index)
+
+    def _conditions(self, row: dict, index: int) -> dict[str, Tensor | str]:
+        item = {}
         if self.label_column is not None:
             item["class_labels"] = torch.tensor(row[self.label_column])
         if self.caption_column is not None:

@@ -111,7 +111,11 @@ class ImageFolder(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
-        item = {"images": self._read(index)}
+        return {"images": self._read(index)} | self.conditions(index)
+
+    def conditions(self, index: int) -> dict[str, Tensor | str]:
+        """The item without its image, which is not read."""
+        item = {}
         if self._labels is not None:
             item["class_labels"] = torch.tensor(self._labels[index])
         if self._captions is not None:

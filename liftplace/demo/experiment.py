@@ -26,8 +26,8 @@ from liftplace.demo.results import (
 )
 from liftplace.demo.settings import FAST, FULL, DemoSettings
 from liftplace.demo.threads import choose_num_threads
-from liftplace.evaluate.features import spread
 from liftplace.evaluate.sampling import Sampler
+from liftplace.evaluate.subsets import spread
 from liftplace.models.loading import LoadedModel, load_model, predict
 from liftplace.models.saving import save_pipeline
 from liftplace.train.loop import TrainingInterrupted, fit

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from liftplace.demo.settings import DemoSettings
 from liftplace.evaluate.agreement import Agreement, agreement
 from liftplace.evaluate.evaluator import Evaluator
-from liftplace.evaluate.features import Lite0Features, spread
+from liftplace.evaluate.features import Lite0Features
 from liftplace.evaluate.sampling import Sampler
 from liftplace.evaluate.scores import Scores
+from liftplace.evaluate.subsets import spread
 from liftplace.models.costs import count_macs, count_parameters
 
 

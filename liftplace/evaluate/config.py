@@ -43,8 +43,9 @@ class EvaluateConfig:
     num_inference_steps: int = 25
     """Of DDIM, in flow matching of Euler, spaced and clipped as the model's scheduler says."""
     seed: int = 0
-    batch_size: int = 64
-    """Images that are made at a time."""
+    batch_size: int | None = None
+    """Images that are made at a time, which do not depend on it; by default as many as have the
+    pixels of one of 1024 x 1024, at most 64."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Type of the weights that make samples; scores are made in float32 and float64."""
     dataloader_num_workers: int = 0
@@ -57,9 +58,12 @@ class EvaluateConfig:
     center_crop: bool = False
     """--resize_mode crop, by its name in the diffusers scripts."""
     class_labels: tuple[int, ...] | None = None
-    """Classes of the samples, in turn; by default all of the model's."""
+    """Classes of the samples, in turn; by default those of the real images, or all in turn where
+    these have none."""
+    class_map: str | None = None
+    """JSON file with the number of each subfolder of --reference_dir, like {"cat": 281}."""
     prompts: tuple[str, ...] | None = None
-    """Captions of the samples, in turn; for models that take text."""
+    """Prompts of the samples, in turn; by default the captions of the real images."""
     guidance_scale: float = 1.0
     """Classifier-free guidance; 1 is none."""
     feature_network: str = "lite0"
@@ -90,8 +94,17 @@ class EvaluateConfig:
         at_least(0, self, "seed", "dataloader_num_workers")
         at_least(2, self, "interval_draws")
         between(0.01, 0.999, self, "confidence")
-        # Half of the samples must still have as many neighbours.
-        at_least(max(4, 2 * self.neighbours + 2), self, "num_samples")
+        if self.num_samples < self.fewest_samples:
+            raise UsageError(
+                f"num_samples must be at least {self.fewest_samples}, for intervals over halves "
+                f"with neighbours {self.neighbours}, got {self.num_samples}"
+            )
+
+    @property
+    def fewest_samples(self) -> int:
+        """Of which a random half still has a variance and as many neighbours."""
+        neighbours = self.neighbours if {"precision", "recall"} & set(self.metrics) else 0
+        return max(4, 2 * neighbours + 2)
 
     def check_complete(self) -> None:
         """Raises UsageError if a setting without a default is missing."""
@@ -108,8 +121,6 @@ class EvaluateConfig:
             raise UsageError(f"--output_dir {self.output_dir} is a file: name a folder")
         if ("agreement" in self.metrics) != (self.teacher is not None):
             raise UsageError("--metrics agreement and --teacher go together: give both or neither")
-        if "clip" in self.metrics and not self.prompts:
-            raise UsageError("--metrics clip compares samples with --prompts: give them")
 
     def _check_stats(self) -> None:
         file, new = self.reference_stats, self.save_reference_stats

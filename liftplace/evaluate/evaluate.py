@@ -17,13 +17,19 @@ from liftplace.data import GreyImages
 from liftplace.data.encoder import Encoder
 from liftplace.evaluate.agreement import pair_differences
 from liftplace.evaluate.clip import ClipSimilarity
+from liftplace.evaluate.conditions import (
+    DrawnConditions,
+    draw_conditions,
+    kept_conditions,
+    open_with_conditions,
+)
 from liftplace.evaluate.config import EvaluateConfig
-from liftplace.evaluate.evaluator import Evaluator, Score
-from liftplace.evaluate.features import open_reference, real_features
+from liftplace.evaluate.evaluator import Evaluator, Score, is_fid, num_features
+from liftplace.evaluate.features import extract_features, real_features
 from liftplace.evaluate.networks import hash_of_weights, load_network
 from liftplace.evaluate.parts import Part, collect, sample_part
-from liftplace.evaluate.sampling import Sampler, in_turn, sampling_options
-from liftplace.evaluate.scores import Moments
+from liftplace.evaluate.sampling import Sampler, default_batch_size, in_turn, sampling_options
+from liftplace.evaluate.scores import Moments, few_images_note
 from liftplace.evaluate.statistics import Statistics, load_statistics, save_statistics
 from liftplace.models.loading import (
     DTYPES,
@@ -76,18 +82,27 @@ def evaluate(config: EvaluateConfig) -> dict | None:
     encoder = Encoder(source, config.resolution).to(device, DTYPES[config.mixed_precision])
     sampler = Sampler(source.process(), encoder)
     clip = ClipSimilarity(config.clip_model).to(device) if "clip" in config.metrics else None
-    reference = _reference(config, network, encoder.resolution)
+    reference = _reference(config, network, encoder)
+    drawn = _draw(config, encoder, reference)
+    conditioned = drawn.given_to(config)
+    if clip is not None and not conditioned.prompts:
+        raise UsageError("--metrics clip compares samples with --prompts: give them")
+    if state.is_main_process:
+        _announce(config, network, reference, drawn)
 
-    record = _record(config, sampler, network, model, teacher, clip)
+    record = _record(config, sampler, network, model, teacher, clip) | drawn.record()
     for loaded in (model, teacher):
         if loaded is not None:
             set_precision(loaded.model, device, config.mixed_precision)
-    sample = PartSampler(config, sampler, network, model.model, teacher and teacher.model, clip)
+    sample = PartSampler(
+        conditioned, sampler, network, model.model, teacher and teacher.model, clip
+    )
     sampled = collect(Path(config.output_dir), record, config.num_samples, sample)
     if not state.is_main_process:
         return None
     if not isinstance(reference, Statistics):
         reference = _statistics(config, reference, network, encoder.resolution)
+        reference.about["conditions"] = drawn.of_statistics()
     evaluator, scores = _scores(config, network, reference, sampled, device)
     if config.save_reference_stats is not None:
         real, other_real = reference.real, reference.other_real
@@ -132,7 +147,8 @@ class PartSampler:
 
     def _similarities(self, images: Tensor, part: Part) -> Tensor:
         prompts = in_turn(self.config.prompts, range(part.first, part.first + part.count))
-        size, device = self.config.batch_size, next(self.clip.parameters()).device
+        device = next(self.clip.parameters()).device
+        size = self.config.batch_size or default_batch_size(images.shape[-1])
         batches = [
             self.clip(images[start : start + size].to(device), prompts[start : start + size])
             for start in range(0, len(images), size)
@@ -157,6 +173,8 @@ def table(results: dict) -> str:
     if results["num_components"] is not None:
         note += f", {results['num_components']} principal components in the Frechet distance"
     lines = [text_table(rows), note]
+    if results["few_images"] is not None:
+        lines.append(results["few_images"])
     if results["reference"]["num_floor_images"] == 0:
         needed = f"{2 * count:,} real images" + (" in --reference_dir" if images is None else "")
         lines.append(f"no score of real images beside it: that needs {needed}")
@@ -167,12 +185,48 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _reference(config: EvaluateConfig, network, resolution: int) -> Statistics | Dataset:
+def _reference(config: EvaluateConfig, network, encoder: Encoder) -> Statistics | Dataset:
     """The real images or their features; opened before time is spent on samples."""
+    count = config.num_samples
     if config.reference_stats is not None:
-        return load_statistics(config.reference_stats, network, resolution, config.num_samples)
-    options = {"split": config.split, "resize_mode": config.resize_mode or "crop"}
-    return open_reference(config.reference_dir, resolution, config.num_samples, **options)
+        return load_statistics(config.reference_stats, network, encoder.resolution, count)
+    return open_with_conditions(
+        config.reference_dir,
+        encoder,
+        count,
+        prompts=config.prompts,
+        class_labels=config.class_labels,
+        class_map=config.class_map,
+        split=config.split,
+        resize_mode=config.resize_mode or "crop",
+        fewest=config.fewest_samples,
+    )
+
+
+def _draw(
+    config: EvaluateConfig, encoder: Encoder, reference: Statistics | Dataset
+) -> DrawnConditions:
+    given = {"prompts": config.prompts, "class_labels": config.class_labels}
+    if not isinstance(reference, Statistics):
+        return draw_conditions(reference, encoder, config.num_samples, **given)
+    kept = reference.about.get("conditions", {})
+    return kept_conditions(kept, encoder, config.num_samples, config.reference_stats, **given)
+
+
+def _announce(
+    config: EvaluateConfig, network, reference: Statistics | Dataset, drawn: DrawnConditions
+) -> None:
+    """What a user may not expect of the samples and scores, before time is spent on them."""
+    lines = [drawn.line()]
+    if "fd" in config.metrics:
+        if isinstance(reference, Statistics):
+            width = num_features(reference.real)
+        else:
+            width = extract_features(reference[0]["images"][None], network, description=None).shape[
+                1
+            ]
+        lines.append(few_images_note(config.num_samples, width, all_features=is_fid(network)))
+    print("\n".join(filter(None, lines)), end="\n" if any(lines) else "")
 
 
 def _statistics(config: EvaluateConfig, dataset: Dataset, network, resolution: int) -> Statistics:
@@ -196,7 +250,7 @@ def _scores(
     config: EvaluateConfig, network, reference: Statistics, sampled: dict[str, Tensor], device
 ) -> tuple[Evaluator, list[Score]]:
     features, real, other_real = sampled["features"], reference.real, reference.other_real
-    width = len(real.mean) if isinstance(real, Moments) else real.shape[1]
+    width = num_features(real)
     if width != features.shape[1]:
         channels = reference.about.get("channels")
         of_channels = "" if channels is None else f" of an image of {channels} channels"
@@ -260,7 +314,7 @@ def _results(
         **record,
         "reference": {
             "stats": config.reference_stats,
-            **reference.about,
+            **{name: each for name, each in reference.about.items() if name != "conditions"},
             "num_images": None if isinstance(real, Moments) else len(real),
             "num_floor_images": 0 if other_real is None else len(other_real),
         },
@@ -270,6 +324,7 @@ def _results(
             "clip_model": clip and clip.resize,
         },
         "num_components": evaluator.num_components(config.num_samples) if has_fd else None,
+        "few_images": evaluator.few_images_note(config.num_samples) if has_fd else None,
         "neighbours": config.neighbours,
         "interval": {"level": level, "draws": draws, "method": INTERVAL},
         "scores": [asdict(score) for score in scores],

@@ -15,6 +15,7 @@ from liftplace.evaluate.manifold import share_inside
 from liftplace.evaluate.scores import (
     Moments,
     Scores,
+    few_images_note,
     frechet_distance,
     inception_score,
     kernel_distance,
@@ -98,10 +99,13 @@ class Evaluator:
     def num_components(self, num_images: int) -> int:
         """Principal components of the real features that the Frechet distance of so many samples
         uses: all for FID, which is defined so."""
-        features = len(self.real.mean) if isinstance(self.real, Moments) else self.real.shape[1]
-        if self.network.distance == "FID":
-            return features
-        return sensible_components(num_images, features)
+        features = num_features(self.real)
+        return features if is_fid(self.network) else sensible_components(num_images, features)
+
+    def few_images_note(self, num_images: int) -> str | None:
+        """Of `liftplace.evaluate.scores`, for samples that are so many."""
+        options = {"all_features": is_fid(self.network)}
+        return few_images_note(num_images, num_features(self.real), **options)
 
     def scores(self, metrics: Sequence[str], generated: Tensor) -> list[Score]:
         """One row for each of fd, kid, is, precision and recall that is in `metrics`, in its order;
@@ -137,7 +141,7 @@ class Evaluator:
         return self._against_real(name, frechet_distance, generated, "lower", project, lowest=0)
 
     def _kid(self, generated: Tensor) -> Score:
-        name = "KID" if self.network.distance == "FID" else f"KID-{self.network.name}"
+        name = "KID" if is_fid(self.network) else f"KID-{self.network.name}"
         return self._against_real(name, kernel_distance, generated, "lower")
 
     def _precision(self, generated: Tensor) -> Score:
@@ -151,7 +155,7 @@ class Evaluator:
         return self._against_real("recall", recall, generated, "higher", lowest=0, highest=1)
 
     def _is(self, generated: Tensor) -> Score:
-        name = "IS" if self.network.distance == "FID" else f"IS-{self.network.name}"
+        name = "IS" if is_fid(self.network) else f"IS-{self.network.name}"
         logits = self._logits(generated)
         floor = inception_score(self._logits(self.real))
         return self._score(name, inception_score, (logits,), "higher", floor, lowest=1)
@@ -191,6 +195,15 @@ class Evaluator:
         interval = half_sample_interval(metric, *sets, **options, description=f"Interval of {name}")
         low, high = (float(min(max(end, lowest), highest)) for end in (interval.low, interval.high))
         return Score(name, metric(*sets), low, high, better, floor)
+
+
+def num_features(real: Tensor | Moments) -> int:
+    return len(real.mean) if isinstance(real, Moments) else real.shape[1]
+
+
+def is_fid(network: nn.Module) -> bool:
+    """Whether the Frechet distance on these features is FID, which takes all of them."""
+    return network.distance == "FID"
 
 
 def _project(axes: Tensor, features: Tensor) -> Tensor:

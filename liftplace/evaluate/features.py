@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from liftplace.common.errors import UsageError
 from liftplace.common.files import write_whole
 from liftplace.data import CachedLatents, load_dataset
+from liftplace.evaluate.subsets import shuffled, too_few_images
 
 INPUT_RESOLUTION = 64
 BATCH = 128  # real images read, and looked up in the cache, at a time
@@ -124,7 +125,15 @@ def cached_features(
 
 
 def open_reference(
-    name_or_folder: str, resolution: int, count: int, *, flag: str = "--reference_dir", **options
+    name_or_folder: str,
+    resolution: int,
+    count: int,
+    *,
+    flag: str = "--reference_dir",
+    count_flag: str = "--num_samples",
+    fewest: int = 1,
+    floor: bool = True,
+    **options,
 ) -> Dataset:
     """A dataset of at least `count` real images.
 
@@ -132,6 +141,7 @@ def open_reference(
         name_or_folder, resolution: of `liftplace.data.load_dataset`.
         count: of the samples that are scored against them.
         flag: that named them, for the errors.
+        count_flag, fewest, floor: of `too_few_images`.
         options: of `liftplace.data.load_dataset`.
 
     Raises:
@@ -141,10 +151,8 @@ def open_reference(
     if isinstance(dataset, CachedLatents):
         raise UsageError(f"{flag} {name_or_folder} holds latents: give the images")
     if len(dataset) < count:
-        raise UsageError(
-            f"--num_samples is {count}, but {flag} {name_or_folder} has {len(dataset)} images: a "
-            "score needs as many real ones"
-        )
+        about = {"count_flag": count_flag, "fewest": fewest, "floor": floor}
+        raise too_few_images(count, f"{flag} {name_or_folder}", len(dataset), **about)
     return dataset
 
 
@@ -158,7 +166,7 @@ def real_features(
     num_workers: int = 0,
     description: str | None = "Features of real images",
 ) -> tuple[Tensor, Tensor | None]:
-    """Features of `count` real images, spread evenly over all, and of as many others.
+    """Features of `count` real images, in the order of `shuffled`, and of as many others.
 
     Args:
         dataset: of at least `count` items with `images`.
@@ -175,12 +183,12 @@ def real_features(
     """
     has_floor = floor and len(dataset) >= 2 * count
     taken = 2 * count if has_floor else count
-    indices = (torch.arange(taken) * len(dataset) // taken).tolist()
+    indices = shuffled(len(dataset), taken).tolist()
     loader = DataLoader(Subset(dataset, indices), batch_size=BATCH, num_workers=num_workers)
     batches = tqdm(loader, desc=description, disable=description is None)
     parts = [cached_features(items["images"], network, description=None) for items in batches]
     features = torch.cat(parts).to(device)
-    return (features[::2], features[1::2]) if has_floor else (features, None)
+    return (features[:count], features[count:]) if has_floor else (features, None)
 
 
 def default_cache_dir() -> Path:
@@ -198,10 +206,3 @@ def _content_hash(images: Tensor, network: nn.Module) -> str:
     digest.update(repr(settings).encode())
     digest.update(images.numpy().tobytes())
     return digest.hexdigest()[:32]
-
-
-def spread(size: int, count: int) -> Tensor:
-    """``count`` indices spread evenly over ``size``; the digits are sorted by class."""
-    if count > size:
-        raise ValueError(f"count must be at most {size}, the number of images, got {count}")
-    return torch.arange(count) * size // count

@@ -23,7 +23,9 @@ class SampleConfig:
     num_inference_steps: int = 25
     """Of DDIM, in flow matching of Euler, spaced and clipped as the model's scheduler says."""
     seed: int = 0
-    batch_size: int = 64
+    batch_size: int | None = None
+    """Images at a time, which do not depend on it; by default as many as have the pixels of one of
+    1024 x 1024, at most 64."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
     class_labels: tuple[int, ...] | None = None
@@ -72,5 +74,6 @@ def sample(config: SampleConfig) -> None:
         raise NonFiniteError(
             f"{config.model} makes samples with NaN or infinity in them: nothing was written"
         )
-    save_grid(images, config.output)
+    given = {"class_labels": config.class_labels, "prompts": config.prompts}
+    save_grid(images, config.output, labels=sampler.labels(len(images), **given))
     print(f"{config.output}: {config.num_samples} samples of {config.model}")

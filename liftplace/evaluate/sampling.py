@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from liftplace.common.errors import UsageError
+from liftplace.common.seeds import generator_for
 from liftplace.data.encoder import Encoder
 from liftplace.families import family_of_model
 from liftplace.families.family import Conditions
@@ -17,6 +18,16 @@ from liftplace.models.noise import NoiseProcess
 
 DenoiseFn = Callable[[nn.Module, Tensor, Tensor, Conditions], Tensor]
 OPTIONS = ("num_inference_steps", "batch_size", "class_labels", "prompts", "guidance_scale")
+
+
+PIXELS_AT_ONCE = 1024 * 1024  # of images: one of SD3 or SDXL, four of 512, sixteen of 256
+MOST_AT_ONCE = 64
+
+
+def default_batch_size(resolution: int, most: int = MOST_AT_ONCE) -> int:
+    """How many images of this height and width are made at a time, where the user does not say: as
+    many as have the pixels of one large one, which is what diffusers' pipelines make by default."""
+    return max(1, min(most, PIXELS_AT_ONCE // resolution**2))
 
 
 def denoise(model: nn.Module, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
@@ -57,7 +68,7 @@ class Sampler:
         class_labels: Sequence[int] | None = None,
         prompts: Sequence[str] | None = None,
         guidance_scale: float = 1.0,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         **options,
     ) -> Tensor:
         """Images (num_samples, channels, height, width), float32, on the CPU, in [-1, 1].
@@ -68,12 +79,14 @@ class Sampler:
                 prompts go on in turn from there.
             class_labels, prompts: of the samples, in turn; all classes or no text by default.
             guidance_scale: of classifier-free guidance; 1 for none.
+            batch_size: images at a time, on which they do not depend; `default_batch_size` if None.
             options: of `sample_images`.
 
         Raises:
             UsageError: conditions or guidance that the model does not take.
         """
         null, numbers = None, range(first, first + num_samples)
+        batch_size = batch_size or default_batch_size(self.encoder.resolution)
         if guidance_scale != 1 and self._is_conditioned:
             null = self.encoder.null_conditions(num_samples)
         return sample_images(
@@ -88,6 +101,22 @@ class Sampler:
             decode=self.encoder.decode,
             **options,
         )
+
+    def labels(
+        self,
+        num_samples: int,
+        *,
+        class_labels: Sequence[int] | None = None,
+        prompts: Sequence[str] | None = None,
+    ) -> list[str] | None:
+        """What the first samples are of: their prompts or the numbers of their classes, as `sample`
+        takes them; None for a model that takes neither, or without prompts."""
+        numbers = range(num_samples)
+        if self.encoder.takes_captions:
+            return in_turn(prompts, numbers) if prompts else None
+        if not self.encoder.takes_labels:
+            return None
+        return [str(label) for label in self._labels(numbers, class_labels).tolist()]
 
     def record(self) -> dict:
         """Class and settings of the scheduler, as JSON has them; what is not finite is text."""
@@ -160,7 +189,8 @@ def sample_images(
     """Runs the reverse process of ``model`` from noise that ``seed`` fixes.
 
     Two models of one shape start from the same noise; with a deterministic scheduler (DDIM)
-    their samples can be compared image by image, whatever the batch size.
+    their samples can be compared image by image. Every image has noise of its own: it does not
+    depend on the batch size, beyond rounding, nor on how many follow it.
 
     Args:
         model: a diffusers model of a family.
@@ -184,7 +214,7 @@ def sample_images(
     """
     device = torch.device(device) if device is not None else next(model.parameters()).device
     scheduler = type(scheduler).from_config(scheduler.config)
-    generator = torch.Generator().manual_seed(seed)
+    generators = [generator_for("cpu", seed, "step", number) for number in range(num_samples)]
     noise = initial_noise(num_samples, _noise_shape(model, size), seed)
     set_timesteps(scheduler, num_inference_steps, noise)
     was_training = model.training
@@ -205,7 +235,9 @@ def sample_images(
             images = noise[part].to(device) * getattr(scheduler, "init_noise_sigma", 1.0)
             for timestep in scheduler.timesteps:
                 output = _guided(partial(denoise, model), scheduler, images, timestep, *branches)
-                images = scheduler.step(output, timestep, images, generator=generator).prev_sample
+                images = scheduler.step(
+                    output, timestep, images, generator=generators[part]
+                ).prev_sample
                 bar.update()
             images = images if decode is None else decode(images)
             samples.append(images.float().clamp(-1, 1).cpu())

@@ -59,6 +59,30 @@ def sensible_components(num_images: int, num_features: int) -> int:
     return min(COMPONENTS_FOR_FEW_IMAGES, num_images - 1, num_features)
 
 
+def few_images_note(num_images: int, num_features: int, *, all_features: bool) -> str | None:
+    """One line where so few samples do not determine a Frechet distance; None where they do.
+
+    The covariance of N images has a rank of N - 1 at most, and intervals are made of random halves:
+    twice as many images as components, and two, give every one of them a full rank.
+
+    Args:
+        num_images: of the samples, and as many real ones.
+        num_features: of an image.
+        all_features: whether all of them enter whatever N is, as FID's do.
+    """
+    components = num_features
+    if num_images <= FEW_IMAGES and not all_features:
+        components = min(COMPONENTS_FOR_FEW_IMAGES, num_features)
+    enough = 2 * (components + 1)
+    if num_images >= enough:
+        return None
+    return (
+        f"{num_images:,} samples are too few for the {components:,} components of the Frechet "
+        f"distance, which is then biased upwards: {enough:,} would do. Compare it with scores of "
+        "as many images only, or take kid"
+    )
+
+
 @dataclass(frozen=True)
 class Moments:
     """Of a set of features, on its device."""

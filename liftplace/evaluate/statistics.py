@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from liftplace.common.errors import UsageError
 from liftplace.common.files import write_whole
 from liftplace.evaluate.scores import Moments
+from liftplace.evaluate.subsets import SHUFFLE_SEED, shuffled, too_few_images
+
+SHUFFLED = "shuffle_seed"  # of a file whose images are in the order of `shuffled`
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def save_statistics(
     tensors = {"real": real.cpu().contiguous()}
     if other_real is not None:
         tensors["other_real"] = other_real.cpu().contiguous()
-    settings = about | _of_network(network)
+    settings = about | _of_network(network) | {SHUFFLED: SHUFFLE_SEED}
     write_whole(Path(file), save(tensors, {"liftplace": json.dumps(settings)}))
 
 
@@ -53,7 +56,7 @@ def load_statistics(
         file: ends in .safetensors or .npz.
         network: that the features of the samples come from.
         resolution: of the samples.
-        count: of the samples; of more real images, as many are taken, spread evenly.
+        count: of the samples; of more real images the first are taken, which are random ones.
 
     Raises:
         UsageError: the file cannot be read or holds something else; another network or
@@ -71,13 +74,22 @@ def load_statistics(
             )
     real, other_real = tensors["real"], tensors.get("other_real")
     if len(real) < count:
-        raise UsageError(
-            f"--num_samples is {count}, but --reference_stats {file} has {len(real)} images: a "
-            "score needs as many real ones"
-        )
-    spread = torch.arange(count) * len(real) // count
-    real, other_real = real[spread], None if other_real is None else other_real[spread]
-    return Statistics(real, other_real, about | {"sha256": _hash(file)})
+        raise too_few_images(count, f"--reference_stats {file}", len(real))
+    if about.get(SHUFFLED) != SHUFFLE_SEED:
+        real, other_real = _split_anew(real, other_real)
+    return Statistics(
+        real[:count],
+        None if other_real is None else other_real[:count],
+        about | {"sha256": _hash(file)},
+    )
+
+
+def _split_anew(real: Tensor, other_real: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Of a file of earlier versions, which took images and others in turn: two classes that
+    alternate were two sets that are unlike."""
+    both = real if other_real is None else torch.cat([real, other_real])
+    both = both[shuffled(len(both), len(both))]
+    return both[: len(real)], None if other_real is None else both[len(real) :]
 
 
 def _moments(file: str | Path) -> Moments:

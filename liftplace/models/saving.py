@@ -110,16 +110,6 @@ def read_index(folder: Path) -> dict:
     return json.loads((folder / INDEX).read_text(encoding="utf-8"))
 
 
-def loading_line(folder: str | Path, model: nn.Module) -> str:
-    """The line of Python that loads what `save_pipeline` left in the folder."""
-    family = family_of_model(model)
-    index = Path(folder) / INDEX
-    if index.is_file():
-        pipeline = read_index(Path(folder))["_class_name"]
-        return f'{pipeline}.from_pretrained("{folder}")'
-    return f'{family.class_name}.from_pretrained("{folder}", subfolder="{family.component}")'
-
-
 def read_record(folder: str | Path) -> dict:
     """liftplace_config.json of a student's folder; empty where there is none.
 

@@ -16,8 +16,9 @@ from liftplace.families import Family, family_of
 from liftplace.models.loading import LoadedModel, check_pair, load_model, read_model_config
 from liftplace.models.noise import NoiseProcess
 from liftplace.models.norms import norm_warning
-from liftplace.models.saving import loading_line, read_record
+from liftplace.models.saving import read_record
 from liftplace.models.shrink import shrink
+from liftplace.models.snippet import loading_line
 from liftplace.train.config import DistillConfig, TrainConfig
 from liftplace.train.dry_run import estimate_resources
 from liftplace.train.export import check_push, describe, push
@@ -68,7 +69,7 @@ def train(config: TrainConfig) -> None:
     trainer.save(config.output_dir, process)
     if trainer.is_main_process:
         push(config)
-        print(f"{config.output_dir}: load it with {loading_line(config.output_dir, model)}")
+        print(f"{config.output_dir}: load it with: {loading_line(config.output_dir, model)}")
 
 
 def distill(config: DistillConfig) -> None:
@@ -114,7 +115,8 @@ def distill(config: DistillConfig) -> None:
     if trainer.is_main_process:
         describe(config, student, teacher)
         push(config)
-        print(f"{config.output_dir}: load it with {loading_line(config.output_dir, student.model)}")
+        line = loading_line(config.output_dir, student.model)
+        print(f"{config.output_dir}: load it with: {line}")
 
 
 def _print_estimate(

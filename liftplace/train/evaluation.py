@@ -14,16 +14,21 @@ from tqdm.auto import tqdm
 
 from liftplace.common.distributed import device_of, main_process_decides
 from liftplace.common.errors import UsageError
-from liftplace.data import CachedLatents, load_dataset
+from liftplace.data import CachedLatents
+from liftplace.data.encoder import Encoder
 from liftplace.data.reading import SkipUnreadable
+from liftplace.evaluate.conditions import draw_conditions, open_with_conditions
 from liftplace.evaluate.evaluator import Evaluator, Score
 from liftplace.evaluate.features import real_features
 from liftplace.evaluate.networks import load_network
 from liftplace.evaluate.parts import parts_of, sample_part
 from liftplace.evaluate.sampling import Sampler
+from liftplace.evaluate.subsets import SHUFFLE_SEED, too_few_images
 from liftplace.train.best_model import BestModel
-from liftplace.train.run_config import RunConfig
+from liftplace.train.run_config import FEWEST_SAMPLES, RunConfig
 from liftplace.train.trainer import ModelTrainer
+
+TOO_FEW = {"count_flag": "--num_evaluation_samples", "fewest": FEWEST_SAMPLES, "floor": False}
 
 
 class ValidationCallback:
@@ -58,16 +63,23 @@ class ValidationCallback:
         self._network = load_network(config.feature_network, config.feature_weights).to(device)
         if "is" in config.evaluation_metrics and not hasattr(self._network, "logits"):
             raise UsageError(f"--evaluation_metrics is: {self._network.name} has no classes")
-        reference = _reference(config, dataset, sampler.encoder.resolution)
+        reference = _reference(config, dataset, sampler.encoder)
+        self._drawn = draw_conditions(
+            reference, sampler.encoder, count, prompts=config.validation_prompts
+        )
         self._evaluator = None
         if accelerator.is_main_process:
             skips = config.on_bad_files == "skip"
             images = SkipUnreadable(reference) if skips else reference
             real, _ = real_features(images, self._network, count, device, floor=False)
             self._evaluator = Evaluator(self._network, real, draws=0)
+            note = self._evaluator.few_images_note(count)
+            if note is not None and "fd" in config.evaluation_metrics:
+                tqdm.write(f"--num_evaluation_samples: {note}")
         accelerator.wait_for_everyone()
         basis = {
             "reference": reference.identity(),
+            "reference_seed": SHUFFLE_SEED,
             "num_samples": count,
             "num_inference_steps": config.num_inference_steps,
             "guidance_scale": config.guidance_scale,
@@ -75,7 +87,7 @@ class ValidationCallback:
             "seed": config.seed,
             "feature_network": self._network.name,
             "feature_network_sha256": self._network.weights_sha256,
-        }
+        } | self._drawn.record()
         self._best = {}
         if (metric := config.metric_for_best_model) is not None:
             best = Path(config.output_dir) / "best"
@@ -124,7 +136,8 @@ class ValidationCallback:
         options = {
             "num_inference_steps": config.num_inference_steps,
             "batch_size": config.train_batch_size,
-            "prompts": config.validation_prompts,
+            "prompts": config.validation_prompts or self._drawn.prompts,
+            "class_labels": self._drawn.class_labels,
             "guidance_scale": config.guidance_scale,
         }
         label, hidden = f"Evaluating {trainer.name}", not trainer.is_main_process
@@ -146,22 +159,23 @@ class ValidationCallback:
         return [replace(row, value=math.nan) for row in evaluator.scores(metrics, evaluator.real)]
 
 
-def _reference(config: RunConfig, dataset: Dataset, resolution: int) -> Dataset:
+def _reference(config: RunConfig, dataset: Dataset, encoder: Encoder) -> Dataset:
     if config.reference_dir is not None:
-        dataset = load_dataset(
+        return open_with_conditions(
             config.reference_dir,
-            resolution=resolution,
+            encoder,
+            config.num_evaluation_samples,
+            prompts=config.validation_prompts,
+            class_labels=None,
             resize_mode=getattr(dataset, "resize_mode", config.resize_mode) or "crop",
+            **TOO_FEW,
         )
     if isinstance(dataset, CachedLatents):
-        name = f"--reference_dir {config.reference_dir}" if config.reference_dir else "the dataset"
         raise UsageError(
-            f"--evaluation_steps needs images, and {name} holds latents: name the images' folder "
-            "with --reference_dir"
+            "--evaluation_steps needs images, and the dataset holds latents: name the images' "
+            "folder with --reference_dir"
         )
     if len(dataset) < config.num_evaluation_samples:
-        raise UsageError(
-            f"num_evaluation_samples is {config.num_evaluation_samples}, but there are "
-            f"{len(dataset)} real images: a score needs as many"
-        )
+        count, size = config.num_evaluation_samples, len(dataset)
+        raise too_few_images(count, "the dataset", size, **TOO_FEW)
     return dataset

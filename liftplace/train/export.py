@@ -12,7 +12,8 @@ from liftplace.common.files import write_text_whole
 from liftplace.models.costs import count_parameters
 from liftplace.models.hub import commit_of
 from liftplace.models.loading import LoadedModel
-from liftplace.models.saving import RECORD, loading_line, read_record
+from liftplace.models.saving import RECORD, read_record
+from liftplace.models.snippet import usage_snippet
 from liftplace.train.config import DistillConfig
 from liftplace.train.run_config import RunConfig
 from liftplace.train.run_folder import METRICS, read_metrics
@@ -69,7 +70,7 @@ def _write_model_card(config: DistillConfig, student: LoadedModel, teacher: Load
         _sizes(student, teacher),
         _recipe(config),
         _figures(folder),
-        _loading(folder, student),
+        _usage(config, student),
     ]
     card = "\n\n".join(section for section in sections if section)
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card}\n").save(folder / "README.md")
@@ -122,8 +123,11 @@ def _table(what: str, values: dict) -> str:
     return "\n".join([f"| {what} | value |", "|---|---|", *rows])
 
 
-def _loading(folder: Path, student: LoadedModel) -> str:
-    return f"## Use\n\n```python\n{loading_line(folder, student.model)}\n```"
+def _usage(config: DistillConfig, student: LoadedModel) -> str:
+    """Of the repository on the Hub where the student goes to one, of the folder otherwise."""
+    name = config.hub_model_id if config.push_to_hub else None
+    snippet = usage_snippet(config.output_dir, student.model, name)
+    return f"## Use\n\n```python\n{snippet}\n```"
 
 
 def check_push(config: RunConfig) -> None:

@@ -397,4 +397,5 @@ def _save_pictures(
                 description=None,
             )
             folder.mkdir(exist_ok=True)
-            save_grid(images, folder / f"{trainer.name}-{step:06d}.png")
+            labels = sampler.labels(len(images), prompts=config.validation_prompts)
+            save_grid(images, folder / f"{trainer.name}-{step:06d}.png", labels=labels)

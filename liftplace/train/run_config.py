@@ -21,6 +21,7 @@ from liftplace.data.config import BatchConfig
 from liftplace.models.config import TimestepSampling
 
 EVALUATION_METRICS = ("fd", "kid", "is", "precision", "recall")
+FEWEST_SAMPLES = 8  # of an evaluation: nearest neighbours, and variances
 Scheduler = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
@@ -195,7 +196,7 @@ class EvaluationConfig(ValidationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(0, self, "evaluation_steps")
-        at_least(8, self, "num_evaluation_samples")  # nearest neighbours, and variances
+        at_least(FEWEST_SAMPLES, self, "num_evaluation_samples")
         metrics = split_names(self.evaluation_metrics)
         object.__setattr__(self, "evaluation_metrics", metrics)
         if not metrics or not set(metrics) <= set(EVALUATION_METRICS):

@@ -4,8 +4,8 @@ from liftplace.data import load_dataset
 from liftplace.data.encoder import Encoder
 from liftplace.demo.measure import demo_evaluator, measure
 from liftplace.demo.settings import DemoSettings
-from liftplace.evaluate.features import spread
 from liftplace.evaluate.sampling import Sampler
+from liftplace.evaluate.subsets import spread
 from liftplace.models.loading import LoadedModel
 from liftplace.models.noise import NoiseProcess
 from tests.train.tiny import tiny_unet

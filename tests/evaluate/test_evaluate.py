@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from liftplace.evaluate.clip import ClipSimilarity
 from liftplace.evaluate.config import EvaluateConfig
 from liftplace.evaluate.evaluate import table
 from liftplace.evaluate.sampling import Sampler
+from liftplace.evaluate.subsets import shuffled
 from liftplace.models.loading import load_model
 from liftplace.models.saving import save_pipeline
+from tests.data.pictures import save_captions, save_images
 from tests.evaluate.tiny_clip import tiny_clip
 from tests.families.pipelines import tiny_pipeline
 from tests.train.tiny import process, tiny_unet
@@ -76,7 +79,8 @@ def test_results_say_what_was_scored_and_how(models, tmp_path, capsys):
     assert results["resize"]["network"] == "64 x 64, bicubic, antialiased"
     assert len(results["feature_network"]["sha256"]) == len(results["model_sha256"]) == 64
     # An untrained model is further from the digits than other digits are.
-    assert by_name(results)["FD-Lite0"]["value"] > 2 * by_name(results)["FD-Lite0"]["floor"]
+    assert by_name(results)["FD-Lite0"]["value"] > 1.5 * by_name(results)["FD-Lite0"]["floor"]
+    assert "12 samples are too few for the 64 components" in table(results)
     assert table(results) in capsys.readouterr().out
 
 
@@ -264,6 +268,62 @@ def test_clip_scores_samples_against_their_prompts(tmp_path, monkeypatch):
     assert again["scores"] == results["scores"] and len(seen) == 3  # nothing was sampled again
 
 
+def test_clip_needs_captions(models, tmp_path):
+    settings = {"metrics": "clip", "clip_model": str(tiny_clip(tmp_path / "clip"))}
+    with pytest.raises(UsageError, match="compares samples with --prompts: give them"):
+        evaluate.evaluate(config(models, tmp_path, **settings))
+
+
+def test_prompts_are_the_captions_of_the_real_images(tmp_path, capsys):
+    teacher = tiny_pipeline("UNet2DConditionModel", tmp_path / "teacher")
+    captions = {f"{number:02}.png": f"a cat {number % 3}" for number in range(16)}
+    save_images(tmp_path / "images", captions)
+    save_captions(tmp_path / "images", captions)
+    settings = {"model": str(teacher), "reference_dir": str(tmp_path / "images"), "num_samples": 8}
+    settings |= {"metrics": "kid,clip", "clip_model": str(tiny_clip(tmp_path / "clip"))}
+    file = str(tmp_path / "stats.safetensors")
+    first = evaluate.evaluate(config(tmp_path, tmp_path, **settings, save_reference_stats=file))
+    assert "prompts: 3 captions of the real images" in capsys.readouterr().out
+    assert first["drawn"]["num_prompts"] == 3 and first["prompts"] is None
+    taken = tuple(f"a cat {number % 3}" for number in shuffled(16, 8).tolist())
+    given = settings | {"prompts": taken, "output_dir": str(tmp_path / "given")}
+    by_hand = evaluate.evaluate(config(tmp_path, tmp_path, **given))
+    assert by_hand["scores"] == first["scores"] and "drawn" not in by_hand
+    # The file of statistics has them too.
+    kept = settings | {"reference_dir": "", "reference_stats": file}
+    kept["output_dir"] = str(tmp_path / "kept")
+    again = evaluate.evaluate(config(tmp_path, tmp_path, **kept))
+    assert again["scores"] == first["scores"] and again["drawn"] == first["drawn"]
+    assert "conditions" not in again["reference"]
+
+
+def test_classes_are_as_frequent_as_in_the_real_images(tmp_path, capsys):
+    model = tiny_pipeline("UNet2DModel", tmp_path / "model", num_class_embeds=3)
+    names = [f"{'abbbcccccccc'[number % 12]}/{number}.png" for number in range(12)]
+    save_images(tmp_path / "images", names)
+    settings = {"model": str(model), "reference_dir": str(tmp_path / "images"), "metrics": "kid"}
+    results = evaluate.evaluate(config(tmp_path, tmp_path, **settings))
+    assert results["drawn"]["classes"] == {"0": 1, "1": 3, "2": 8}
+    assert "classes as of the real images: 0: 1, 1: 3, 2: 8" in capsys.readouterr().out
+    (tmp_path / "map.json").write_text('{"a": 2, "b": 1, "c": 0}')
+    other = settings | {"class_map": str(tmp_path / "map.json"), "output_dir": str(tmp_path / "m")}
+    results = evaluate.evaluate(config(tmp_path, tmp_path, **other))
+    assert results["drawn"]["classes"] == {"0": 8, "1": 3, "2": 1}
+
+
+def test_real_images_without_captions_or_of_other_classes(tmp_path, capsys):
+    save_images(tmp_path / "images", [f"{x}/{n}.png" for x in "ab" for n in range(6)])
+    settings = {"reference_dir": str(tmp_path / "images"), "metrics": "kid"}
+    for name, changes, message in (
+        ("UNet2DConditionModel", {}, "samples of the empty prompt, because .* has no captions"),
+        ("UNet2DModel", {"num_class_embeds": 3}, "all classes in turn, .* have 2 classes and .* 3"),
+    ):
+        settings["model"] = str(tiny_pipeline(name, tmp_path / name, **changes))
+        output = str(tmp_path / f"{name} scores")
+        results = evaluate.evaluate(config(tmp_path, tmp_path, **settings, output_dir=output))
+        assert re.search(message, capsys.readouterr().out) and "drawn" not in results
+
+
 def test_is_needs_classes(models, tmp_path):
     with pytest.raises(UsageError, match="Pooled has no classes"):
         evaluate.evaluate(config(models, tmp_path, metrics="is"))
@@ -275,11 +335,10 @@ def test_is_needs_classes(models, tmp_path):
         ({"metrics": "fd,lpips"}, "metrics must be of fd, fid, kid"),
         ({"metrics": "fid"}, "metrics fid needs --feature_network inception"),
         ({"metrics": ()}, "metrics must be of"),
-        ({"num_samples": 7}, "num_samples must be at least 8, got 7"),
+        ({"num_samples": 7}, "num_samples must be at least 8, .* neighbours 3, got 7"),
         ({"model": ""}, "--model is missing"),
         ({"reference_dir": ""}, "--reference_dir is missing"),
         ({"metrics": "agreement"}, "go together"),
-        ({"metrics": "clip"}, "compares samples with --prompts"),
         ({"reference_stats": "a.npz"}, "both given"),
         ({"reference_dir": "", "reference_stats": "a.npy"}, "must end in .npz or .safetensors"),
         ({"reference_dir": "", "reference_stats": "a.npz"}, "--metrics kid,precision,recall"),

@@ -11,7 +11,6 @@ from liftplace.evaluate.features import (
     extract_features,
     open_reference,
     real_features,
-    spread,
 )
 
 
@@ -112,21 +111,18 @@ def _quiet_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_images_are_spread_over_all_and_not_shared(num_workers):
+def test_images_are_of_all_and_not_shared(num_workers):
     real, other = real_features(Numbered(1001), Mean(), 250, "cpu", num_workers=num_workers)
     assert real.shape == other.shape == (250, 1)
-    both = torch.cat([real, other]).flatten().sort().values
-    assert both.unique().numel() == 500  # none twice
-    assert (both.diff() - 2).abs().max() <= 1
-    assert (real < other).all()  # in turn
+    assert torch.cat([real, other]).unique().numel() == 500  # none twice
+    for half in (real, other):
+        assert all(40 < ((half // 250) == quarter).sum() < 85 for quarter in range(4))
 
 
-@pytest.mark.parametrize(
-    "length, floor, expected", [(7, True, [0, 1, 3, 5]), (8, False, [0, 2, 4, 6])]
-)
-def test_without_others(length, floor, expected):
+@pytest.mark.parametrize("length, floor", [(7, True), (8, False)])
+def test_without_others(length, floor):
     real, other = real_features(Numbered(length), Mean(), 4, "cpu", floor=floor, description=None)
-    assert other is None and real.flatten().tolist() == expected
+    assert other is None and real.unique().numel() == 4
 
 
 def test_split_and_number_of_the_images():
@@ -136,11 +132,3 @@ def test_split_and_number_of_the_images():
     )
     with pytest.raises(UsageError, match="num_samples is 1001, but --data digits has 1000 images"):
         open_reference("digits", 8, 1001, flag="--data", split="test")
-
-
-def test_spread_covers_every_class_alike():
-    labels = load_dataset("digits", resolution=16, split="test").labels
-    for count in (50, 500, 1000):
-        assert torch.bincount(labels[spread(1000, count)].long()).tolist() == [count // 10] * 10
-    with pytest.raises(ValueError, match="at most 1000"):
-        spread(1000, 1001)

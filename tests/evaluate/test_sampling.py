@@ -13,10 +13,10 @@ from diffusers import (
 
 from liftplace.common.errors import UsageError
 from liftplace.data.encoder import Encoder
-from liftplace.evaluate.sampling import Sampler, initial_noise, sample_images
+from liftplace.evaluate.sampling import Sampler, default_batch_size, initial_noise, sample_images
 from liftplace.models.loading import load_model
 from liftplace.models.noise import NoiseProcess
-from tests.families.pipelines import tiny_pipeline
+from tests.families.pipelines import PIPELINES, tiny_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +57,33 @@ def test_ddim_follows_its_equations(model):
     )
 
 
-def test_samples_do_not_depend_on_batch_size_or_on_how_many_follow(model):
-    whole = sample(model, DDIMScheduler())
+@pytest.mark.parametrize("scheduler", [DDIMScheduler(), DDPMScheduler()])  # which adds noise
+def test_samples_do_not_depend_on_batch_size_or_on_how_many_follow(model, scheduler):
+    whole = sample(model, scheduler)
     assert whole.shape == (5, 1, 8, 8) and whole.dtype == torch.float32
     assert whole.abs().max() <= 1
-    torch.testing.assert_close(sample(model, DDIMScheduler(), batch_size=2), whole)
-    torch.testing.assert_close(sample(model, DDIMScheduler(), 3), whole[:3])
-    assert not torch.allclose(sample(model, DDIMScheduler(), seed=4), whole)
+    for size in (1, 2):
+        torch.testing.assert_close(sample(model, scheduler, batch_size=size), whole)
+    torch.testing.assert_close(sample(model, scheduler, 3), whole[:3])
+    assert not torch.allclose(sample(model, scheduler, seed=4), whole)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_no_family_lets_images_of_one_batch_touch(name, tmp_path):
+    changes = {"num_class_embeds": 4} if name == "UNet2DModel" else {}
+    resolution = 16 if name == "FluxTransformer2DModel" else None
+    sampler, model = sampler_of(name, tmp_path, resolution=resolution, **changes)
+    options = {"num_samples": 3, "num_inference_steps": 2, "seed": 1, "description": None}
+    if sampler.encoder.takes_captions:
+        options |= {"prompts": ["a cat", "", "a much longer caption"], "guidance_scale": 3.0}
+    together, alone = (sampler.sample(model, batch_size=size, **options) for size in (None, 1))
+    assert (together - alone).abs().max() < 1e-4 < (together[1:] - together[:-1]).abs().max()
+
+
+def test_images_at_a_time_by_their_size():
+    sizes = {16: 64, 64: 64, 128: 64, 256: 16, 512: 4, 1024: 1, 2048: 1}
+    assert {side: default_batch_size(side) for side in sizes} == sizes
+    assert default_batch_size(64, most=32) == 32 and default_batch_size(512, most=32) == 4
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers'

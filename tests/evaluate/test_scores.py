@@ -7,6 +7,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from liftplace.evaluate.scores import (
+    few_images_note,
     frechet_distance,
     inception_score,
     kernel_distance,
@@ -149,3 +150,32 @@ def test_non_finite_features_give_no_quiet_number():
 def test_unequal_sets_are_refused(shapes):
     with pytest.raises(ValueError, match="one shape"):
         score(*(torch.zeros(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize(
+    "num_images, num_features, all_features, enough",
+    [
+        (129, 1280, False, "130"),
+        (130, 1280, False, None),
+        (2000, 1280, False, None),
+        (2001, 1280, False, "2,562"),
+        (2562, 1280, False, None),
+        (1000, 2048, True, "4,098"),
+        (50_000, 2048, True, None),
+        (9, 4, False, "10"),
+    ],
+)
+def test_too_few_images_for_the_components_name_the_number_that_would_do(
+    num_images, num_features, all_features, enough
+):
+    note = few_images_note(num_images, num_features, all_features=all_features)
+    if enough is None:
+        assert note is None
+        return
+    assert f"{enough} would do" in note
+    # Half of what would do has a covariance of full rank, half of one less has not.
+    half, components = int(enough.replace(",", "")) // 2, int(enough.replace(",", "")) // 2 - 1
+    features = torch.randn(half, components, generator=torch.Generator().manual_seed(0))
+    if components <= 64:
+        assert torch.linalg.matrix_rank(torch.cov(features.double().T)) == components
+        assert torch.linalg.matrix_rank(torch.cov(features[1:].double().T)) < components

@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from liftplace.common.errors import UsageError
@@ -32,9 +35,27 @@ def test_all_comes_back(file):
     assert found.about["split"] == "test" and len(found.about["sha256"]) == 64
 
 
-def test_fewer_samples_take_as_many_spread_over_all(file):
+def test_fewer_samples_take_the_first(file):
     found = load_statistics(file, Network(), 8, 5)
-    assert torch.equal(found.real, FEATURES[::4]) and torch.equal(found.other_real, -FEATURES[::4])
+    assert torch.equal(found.real, FEATURES[:5]) and torch.equal(found.other_real, -FEATURES[:5])
+
+
+@pytest.mark.parametrize("has_floor", [True, False])
+def test_a_file_of_a_split_by_turns_is_split_anew(file, has_floor):
+    """Earlier versions took one image of two; their files say nothing of an order."""
+    with safe_open(file, "pt") as opened:
+        about = json.loads(opened.metadata()["liftplace"])
+    del about["shuffle_seed"]
+    tensors = {"real": torch.zeros(20, 3)} | (
+        {"other_real": torch.ones(20, 3)} if has_floor else {}
+    )
+    save_file(tensors, file, {"liftplace": json.dumps(about)})
+    found = load_statistics(file, Network(), 8, 20)
+    if not has_floor:
+        assert found.other_real is None and (found.real == 0).all()
+        return
+    ones = [int((half == 1).all(1).sum()) for half in (found.real, found.other_real)]
+    assert sum(ones) == 20 and min(ones) > 4
 
 
 def test_without_a_floor(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from liftplace.plots.images import save_grid, save_labelled_rows, to_pixels
+from liftplace.plots.images import LABEL_HEIGHT, save_grid, save_labelled_rows, to_pixels
 
 
 def read(path):
@@ -39,3 +39,29 @@ def test_labelled_rows_show_every_row(tmp_path):
     column = picture[:, int(picture.shape[1] * 0.8)]
     assert (column == 0).all(axis=1).any() and (column == 128).all(axis=1).any()
     assert (picture[:40] < 128).any(), "the title is missing"
+
+
+def test_labels_stand_below_their_images(tmp_path):
+    images = torch.full((3, 1, 16, 16), -1.0)
+    labels = ["a", "", "a prompt that is much longer than its image is wide"]
+    save_grid(images, tmp_path / "grid.png", columns=2, labels=labels)
+    grid = read(tmp_path / "grid.png")
+    below = LABEL_HEIGHT + 2
+    assert grid.shape == (2 * (64 + below) + 2, 2 * 66 + 2, 3)
+
+    def ink(row, column):
+        top, left = 66 + row * (64 + below), 2 + 66 * column
+        return (grid[top : top + LABEL_HEIGHT, left : left + 64] < 128).sum()
+
+    assert 0 < ink(0, 0) < ink(1, 0) and ink(0, 1) == 0
+    assert (grid[66 + 64 + below :, 66:68] == 255).all()  # cut off at the image's width
+
+
+def test_rows_have_labels_above_their_columns(tmp_path):
+    rows = {"dark": torch.full((3, 1, 16, 16), -1.0)}
+    save_labelled_rows(rows, tmp_path / "without.png", title="One row")
+    save_labelled_rows(rows, tmp_path / "with.png", title="One row", column_labels=["a", "$b", "c"])
+    without, labelled = read(tmp_path / "without.png"), read(tmp_path / "with.png")
+    assert len(labelled) > len(without)
+    band = labelled[60:-100, int(without.shape[1] * 0.55) :]  # beside title and row label
+    assert (band < 100).any()

@@ -1,17 +1,19 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from liftplace.common.errors import UsageError
 from liftplace.models.loading import LoadedModel
-from liftplace.models.saving import read_record
+from liftplace.models.saving import read_record, save_pipeline
 from liftplace.train.export import check_push, describe
 from liftplace.train.run_folder import JsonLinesTracker
 from tests.families.tiny import tiny_model
-from tests.train.tiny import config_for, tiny_unet
+from tests.train.tiny import config_for, process, tiny_unet
 
 
 @pytest.fixture
@@ -27,6 +29,7 @@ def described(tmp_path):
     tracker.log({"loss": 2.5}, step=5)
     tracker.log({"loss": 1.25}, step=6)
     student = LoadedModel(tiny_unet(block_out_channels=(4, 4)), None, "the new student")
+    save_pipeline(student.model, process(), config.output_dir)
     describe(config, student, LoadedModel(tiny_unet(), None, str(tmp_path / "teacher")))
     return Path(config.output_dir)
 
@@ -66,6 +69,21 @@ def test_model_card_has_the_last_scores_and_where_a_better_model_is(described):
     assert "The best model by fd, 40, is that of step 4, in `best`." in scores
     assert "| loss | 0.5 |" in terms and "FD-Lite0" not in terms
     assert read_record(described / "best") == read_record(described) != {}
+
+
+def test_the_cards_snippet_runs_when_pasted(described, monkeypatch):
+    snippet = re.search(r"```python\n(.*?)```", (described / "README.md").read_text(), re.DOTALL)[1]
+    monkeypatch.chdir(described)
+    exec(snippet.replace("50", "2"), names := {})
+    assert Image.open("sample.png").size == names["image"].size == (8, 8)
+
+
+def test_a_card_that_goes_to_the_hub_names_the_repository(described, tmp_path):
+    model = LoadedModel(tiny_unet(), None, "one")
+    config = config_for(described, push_to_hub=True, hub_model_id="our/student")
+    describe(config, model, model)
+    card = (described / "README.md").read_text()
+    assert 'DDPMPipeline.from_pretrained("our/student")' in card and str(described) not in card
 
 
 def test_record_has_the_layer_map(described):
