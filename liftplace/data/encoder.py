@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +12,10 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, VQModel
 from torch import Tensor
 
+from liftplace.common.distributed import distributed_state
 from liftplace.common.errors import UsageError
 from liftplace.data.cache import CachedLatents
+from liftplace.data.long_captions import count_long, quiet_about_length
 from liftplace.data.text import (
     UNREADABLE,
     is_of_text,
@@ -53,6 +55,7 @@ class Encoder:
         self.dtype = torch.float32
         self.vae = _load_vae(self.folder, self.variant)
         self._null_text: dict[str, Tensor] | None = None
+        self._mentioned: set[int] = set()
         self._sizes_by_batch: dict[int, dict[str, Tensor]] = {}
         if self.vae is not None:
             made, taken = self.vae.config.latent_channels, self.family.in_channels(self.config)
@@ -125,6 +128,8 @@ class Encoder:
             self._check_classes(dataset)
         if self.takes_captions:
             self._check_text()
+            if not isinstance(dataset, CachedLatents):
+                self.mention_long(dataset.captions())
 
     # What comes out
 
@@ -218,8 +223,22 @@ class Encoder:
     @torch.no_grad()
     def text(self, captions: list[str]) -> dict[str, Tensor]:
         """The embeddings of these captions by name, (len(captions), ...), float32."""
-        encoded = self.family.encode_text(self._pipeline, captions)
+        with quiet_about_length(self._pipeline):
+            encoded = self.family.encode_text(self._pipeline, captions)
         return {name: value.to(self.device).float() for name, value in encoded.items()}
+
+    def mention_long(self, captions: Sequence[str], what: str = "captions") -> None:
+        """Says once how many of these are longer than the text encoders read."""
+        key = hash(tuple(captions))
+        if key in self._mentioned or not distributed_state().is_main_process:
+            return
+        self._mentioned.add(key)
+        count, limit = count_long(self._pipeline, captions)
+        if count:
+            print(
+                f"{count:,} of {len(captions):,} {what} are longer than the {limit} tokens that "
+                f"{self.folder} reads: the rest of them is cut off"
+            )
 
     @cached_property
     def fingerprint(self) -> dict[str, str | None]:

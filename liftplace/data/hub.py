@@ -89,6 +89,13 @@ class HubImages(Dataset):
             ) from error
         return {"images": image} | self._conditions(row, index)
 
+    def captions(self) -> list[str]:
+        """Of all images; empty without captions."""
+        if self.caption_column is None:
+            return []
+        rows = enumerate(self._table.select_columns([self.caption_column]))
+        return [self._caption(row, index) for index, row in rows]
+
     def conditions(self, index: int) -> dict[str, Tensor | str]:
         """The item without its image, which is not read."""
         columns = [name for name in (self.label_column, self.caption_column) if name is not None]

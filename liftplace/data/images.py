@@ -113,6 +113,10 @@ class ImageFolder(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         return {"images": self._read(index)} | self.conditions(index)
 
+    def captions(self) -> list[str]:
+        """Of all images; empty without captions."""
+        return self._captions or []
+
     def conditions(self, index: int) -> dict[str, Tensor | str]:
         """The item without its image, which is not read."""
         item = {}

@@ -141,6 +141,7 @@ class Sampler:
         if not encoder.takes_captions:
             items["images"] = torch.empty(len(numbers), 0)  # says how many
             return encoder.conditions(items)
+        encoder.mention_long(prompts or [""], "prompts")
         texts = in_turn(prompts or [""], numbers)
         parts = [
             encoder.conditions({"captions": texts[first : first + batch_size]})
