@@ -230,7 +230,7 @@ class Encoder:
     def mention_long(self, captions: Sequence[str], what: str = "captions") -> None:
         """Says once how many of these are longer than the text encoders read."""
         key = hash(tuple(captions))
-        if key in self._mentioned or not distributed_state().is_main_process:
+        if not captions or key in self._mentioned or not distributed_state().is_main_process:
             return
         self._mentioned.add(key)
         count, limit = count_long(self._pipeline, captions)
