@@ -26,6 +26,7 @@ from liftplace.common.files import write_text_whole
 from liftplace.common.text_table import text_table
 from liftplace.data import CachedLatents, load_dataset
 from liftplace.data.encoder import Encoder
+from liftplace.data.size import image_size
 from liftplace.evaluate.conditions import draw_conditions
 from liftplace.evaluate.networks import hash_of_weights, load_network
 from liftplace.evaluate.parts import claim
@@ -76,7 +77,7 @@ def analyze(config: AnalyzeConfig) -> dict | None:
     device = device_of(state)
     teacher, students = _load(config)
     process = teacher.process()
-    encoder = Encoder(teacher, config.resolution).to(device, DTYPES[config.mixed_precision])
+    encoder = Encoder(teacher, image_size(config)).to(device, DTYPES[config.mixed_precision])
     if config.batch_size is None:
         config = replace(config, batch_size=default_batch_size(encoder.resolution, MOST_AT_ONCE))
     dataset = _dataset(config, encoder)
@@ -184,7 +185,7 @@ def _measure(
     options["timesteps"] = spread_timesteps(process, config.map_timesteps)
     options["group_size"] = min(MAP_GROUP_SIZE, _row(config, encoder))
     options["decode"] = None if encoder.vae is None else encoder.decode
-    factors = propagation_factors(process, config.num_inference_steps, size=encoder.shape[-1])
+    factors = propagation_factors(process, config.num_inference_steps, size=encoder.shape[1:])
     noisy = process.scheduler.config.num_train_timesteps / 2
     students = []
     for label, model in tqdm(models.items(), desc="Computing maps"):

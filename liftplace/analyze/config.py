@@ -10,6 +10,7 @@ from liftplace.common.errors import UsageError
 from liftplace.common.settings import at_least, check_types
 from liftplace.data._checks import ResizeMode
 from liftplace.data.config import crop_by_name
+from liftplace.data.size import image_size
 
 SMALLEST_SCORED = 8  # samples: an interval scores halves of them
 
@@ -40,6 +41,9 @@ class AnalyzeConfig:
     split: Literal["train", "test"] = "train"
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
+    height: int | None = None
+    width: int | None = None
+    """Of images that are no squares, instead of --resolution."""
     resize_mode: ResizeMode | None = None
     """crop: the short side is resized and the middle of the long one kept, the default; squash: the
     whole image is scaled to a square."""
@@ -82,7 +86,9 @@ class AnalyzeConfig:
     def __post_init__(self) -> None:
         check_types(self)
         crop_by_name(self)
-        at_least(1, self, "resolution", "num_images", "num_timesteps", "map_timesteps")
+        at_least(1, self, "resolution", "height", "width")
+        image_size(self)
+        at_least(1, self, "num_images", "num_timesteps", "map_timesteps")
         at_least(1, self, "batch_size", "num_inference_steps")
         at_least(0, self, "num_samples", "seed")
         if 0 < self.num_samples < SMALLEST_SCORED:

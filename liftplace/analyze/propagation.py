@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from liftplace.analyze.analysis import ModelErrors, PropagatedErrors
+from liftplace.data.size import Resolution, height_width
 from liftplace.evaluate.sampling import set_timesteps
 from liftplace.models.noise import FLOW, NoiseProcess
 
 
 def propagation_factors(
-    process: NoiseProcess, num_inference_steps: int, *, size: int = 1, **changes
+    process: NoiseProcess, num_inference_steps: int, *, size: Resolution = 1, **changes
 ) -> tuple[Tensor, Tensor]:
     """Timesteps of sampling (steps,), as the models take them, and how much the final image is
     moved by an error of 1 in the output at that step alone (steps,); both float64.
@@ -34,7 +35,7 @@ def propagation_factors(
     Args:
         process: of the models.
         num_inference_steps: steps of `process.sampler`.
-        size: height and width of what is denoised, which some flow schedulers' timesteps depend
+        size: of what is denoised, which some flow schedulers' timesteps depend
             on.
         changes: to the sampler's settings, as `process.sampler` takes them.
 
@@ -46,11 +47,11 @@ def propagation_factors(
 
 
 def factors_of_scheduler(
-    scheduler, prediction_type: str, num_inference_steps: int, size: int = 1
+    scheduler, prediction_type: str, num_inference_steps: int, size: Resolution = 1
 ) -> tuple[Tensor, Tensor]:
     """`propagation_factors` of a DDIMScheduler or a FlowMatchEulerDiscreteScheduler, which is
     changed."""
-    set_timesteps(scheduler, num_inference_steps, torch.empty(1, 1, size, size))
+    set_timesteps(scheduler, num_inference_steps, torch.empty(1, 1, *height_width(size)))
     if prediction_type == FLOW:
         sigma, sigma_next = scheduler.sigmas.double().unfold(0, 2, 1).T
         alpha, alpha_next = 1 - sigma, 1 - sigma_next

@@ -16,6 +16,7 @@ from liftplace.data.hub import HubImages, has_tables
 from liftplace.data.idx import IdxImages, fashion_mnist, has_idx_files
 from liftplace.data.images import ImageFolder
 from liftplace.data.pictures import UnreadableImageError
+from liftplace.data.size import Resolution
 
 __all__ = [
     "CachedLatents",
@@ -35,7 +36,7 @@ HUB_NAME = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"
 def load_dataset(
     name_or_folder: str | Path,
     *,
-    resolution: int,
+    resolution: Resolution,
     split: str = "train",
     resize_mode: str = "crop",
     labels: bool = False,
@@ -69,7 +70,7 @@ def load_dataset(
             also the caption's name in ``metadata.jsonl``.
 
     Returns:
-        A dataset whose item is ``{"images": (channels, resolution, resolution)}``, with
+        A dataset whose item is ``{"images": (channels, height, width)}``, with
         ``class_labels`` (0-d, int64) and ``captions`` (str) where asked for. An item depends on
         its index alone: random flips belong to the training loop. ``channels``, ``classes`` (names
         or None) and ``has_captions`` say what it holds.
@@ -97,7 +98,9 @@ def load_dataset(
     return ImageFolder(folder, class_map=class_map, **options)
 
 
-def open_dataset(config: DataConfig, resolution: int, *, labels: bool, captions: bool) -> Dataset:
+def open_dataset(
+    config: DataConfig, resolution: Resolution, *, labels: bool, captions: bool
+) -> Dataset:
     """The dataset that a command's settings name; see `load_dataset`. Of a folder of images every
     file is looked at first, and the classes are printed with their numbers.
 

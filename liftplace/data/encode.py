@@ -14,6 +14,7 @@ from liftplace.data.cache import CacheWriter
 from liftplace.data.config import EncodeConfig
 from liftplace.data.encoder import LATENTS, Encoder
 from liftplace.data.reading import read_batches, warn_of
+from liftplace.data.size import image_size
 from liftplace.families import family_of
 from liftplace.models.hub import local_folder
 from liftplace.models.loading import DTYPES, read_model_config
@@ -67,7 +68,7 @@ def _encoder(config: EncodeConfig) -> Encoder:
     loaded = SimpleNamespace(
         family=family, model=model, pipeline=str(folder), variant=config.variant
     )
-    encoder = Encoder(loaded, config.resolution)
+    encoder = Encoder(loaded, image_size(config))
     if encoder.vae is None:
         raise UsageError(f"{name} has no VAE: there is nothing to encode, train on the images")
     return encoder

@@ -16,6 +16,7 @@ from liftplace.common.distributed import distributed_state
 from liftplace.common.errors import UsageError
 from liftplace.data.cache import CachedLatents
 from liftplace.data.long_captions import count_long, quiet_about_length
+from liftplace.data.size import Resolution, height_width
 from liftplace.data.text import (
     UNREADABLE,
     is_of_text,
@@ -39,14 +40,14 @@ class Encoder:
 
     Args:
         loaded: a `LoadedModel`: its `family`, `model.config`, `pipeline` and `variant` are read.
-        resolution: height and width of the images; by default those that the model works at.
+        resolution: of the images; by default those that the model works at.
 
     Raises:
         UsageError: a VAE that cannot be read, or whose latents have other channels than the model;
             a resolution that the model does not take.
     """
 
-    def __init__(self, loaded, resolution: int | None = None) -> None:
+    def __init__(self, loaded, resolution: Resolution | None = None) -> None:
         self.family = loaded.family
         self.config = loaded.model.config
         self.folder = Path(loaded.pipeline)
@@ -101,8 +102,12 @@ class Encoder:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of what the model denoises."""
-        size = self.resolution // self.factor
-        return self.family.in_channels(self.config), size, size
+        height, width = height_width(self.resolution)
+        return (
+            self.family.in_channels(self.config),
+            height // self.factor,
+            width // self.factor,
+        )
 
     def check(self, dataset, *, random_flip: bool = False) -> None:
         """Make sure, before anything is spent, that the model can be trained on this dataset. With
@@ -253,7 +258,7 @@ class Encoder:
 
     # Checks
 
-    def _checked_resolution(self, resolution: int | None) -> int:
+    def _checked_resolution(self, resolution: Resolution | None) -> Resolution:
         size = self.family.sample_size(self.config)
         native = None if size is None else size * self.factor
         resolution = resolution or native
@@ -261,7 +266,7 @@ class Encoder:
             raise UsageError(f"--resolution is missing: {self.folder} takes images of any")
         packed = self.config["in_channels"] // self.family.in_channels(self.config)
         multiple = self.factor * math.isqrt(packed)
-        if resolution % multiple:
+        if any(side % multiple for side in height_width(resolution)):
             raise UsageError(
                 f"--resolution is {resolution}, but {self.folder} needs a multiple of {multiple}"
             )
@@ -322,7 +327,7 @@ class Encoder:
 
     def _sizes(self, batch: int) -> dict[str, Tensor]:
         if batch not in self._sizes_by_batch:  # a copy to the device waits for it
-            sizes = self.family.size_conditions(self.config, batch, self.resolution)
+            sizes = self.family.size_conditions(self.config, batch, *height_width(self.resolution))
             moved = {name: value.to(self.device) for name, value in sizes.items()}
             self._sizes_by_batch[batch] = moved
         return self._sizes_by_batch[batch]

@@ -7,15 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from liftplace.data.size import Resolution, height_width
+
 
 class GreyImages(Dataset):
     """Grey images with labels.
 
-    An item is ``{"images": (1, resolution, resolution)}``, float32 in [-1, 1], with `classes` also
+    An item is ``{"images": (1, height, width)}``, float32 in [-1, 1], with `classes` also
     ``class_labels``, 0-d int64.
 
     Args:
-        pixels: (images, 1, resolution, resolution), float32 in [-1, 1] or uint8, which is read as
+        pixels: (images, 1, height, width), float32 in [-1, 1] or uint8, which is read as
             0..255 and takes a quarter of the memory.
         labels: (images,), uint8.
         classes: their names, or None for items without labels.
@@ -40,17 +42,16 @@ class GreyImages(Dataset):
         return {} if self.classes is None else {"class_labels": self.labels[index].long()}
 
     def images(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """The images of these indices as one batch (len(indices), 1, resolution, resolution)."""
+        """The images of these indices as one batch (len(indices), 1, height, width)."""
         return _in_range(self._pixels[torch.as_tensor(indices, dtype=torch.int64)])
 
 
-def scale(pixels: Tensor, resolution: int) -> Tensor:
-    """Square images (images, size, size) in 0..255 to (images, 1, resolution, resolution), float32
-    in [-1, 1], by an antialiased bicubic filter."""
-    images = pixels[:, None].float() / 127.5 - 1
-    if resolution == pixels.shape[-1]:
+def scale(pixels: Tensor, resolution: Resolution) -> Tensor:
+    """Images (images, rows, columns) in 0..255 to (images, 1, height, width), float32 in [-1, 1],
+    by an antialiased bicubic filter."""
+    images, size = pixels[:, None].float() / 127.5 - 1, height_width(resolution)
+    if size == pixels.shape[1:]:
         return images
-    size = (resolution, resolution)
     scaled = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)
     return scaled.clamp(-1, 1)  # bicubic overshoots beside an edge
 

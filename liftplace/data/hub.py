@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from liftplace.common.errors import UsageError
-from liftplace.data._checks import check_resize_mode, check_resolution, check_split
+from liftplace.data._checks import check_resize_mode, check_split
 from liftplace.data.folders import walk
 from liftplace.data.pictures import UNREADABLE, UnreadableImageError, reason, to_tensor
+from liftplace.data.size import Resolution, check_resolution
 
 TABLES = frozenset({".parquet", ".arrow"})
 
@@ -48,7 +49,7 @@ class HubImages(Dataset):
         self,
         name: str,
         *,
-        resolution: int,
+        resolution: Resolution,
         split: str = "train",
         resize_mode: str = "crop",
         labels: bool = False,

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from liftplace.common.errors import UsageError
-from liftplace.data._checks import check_resolution, check_split
+from liftplace.data._checks import check_split
 from liftplace.data.grey import GreyImages, scale
+from liftplace.data.size import Resolution, check_resolution
 
 FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"
 FASHION_CLASSES = (
@@ -38,7 +39,7 @@ class IdxImages(GreyImages):
     """The images of ``train-images-idx3-ubyte`` or ``t10k-images-idx3-ubyte`` (split "test") with
     the labels of the file beside them, each as it is or gzipped, ending in ``.gz``.
 
-    An item is ``{"images": (1, resolution, resolution)}``, float32 in [-1, 1]; with `labels` also
+    An item is ``{"images": (1, height, width)}``, float32 in [-1, 1]; with `labels` also
     ``class_labels``, 0-d int64. Scaled images are rounded to 256 levels and kept as uint8.
 
     Args:
@@ -58,7 +59,7 @@ class IdxImages(GreyImages):
         self,
         folder: str | Path,
         *,
-        resolution: int,
+        resolution: Resolution,
         split: str = "train",
         labels: bool = False,
         classes: tuple[str, ...] | None = None,
@@ -84,7 +85,9 @@ class IdxImages(GreyImages):
         return self._identity
 
 
-def fashion_mnist(*, resolution: int, split: str = "train", labels: bool = False) -> IdxImages:
+def fashion_mnist(
+    *, resolution: Resolution, split: str = "train", labels: bool = False
+) -> IdxImages:
     """Fashion-MNIST (MIT), 60,000 images and 10,000 in the split test, 28x28, ten balanced classes,
     from where Debian's package dataset-fashion-mnist puts it.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from liftplace.common.errors import UsageError
-from liftplace.data._checks import check_resize_mode, check_resolution, check_split
+from liftplace.data._checks import check_resize_mode, check_split
 from liftplace.data.captions import read_captions
 from liftplace.data.folders import (
     class_numbers,
@@ -24,12 +24,13 @@ from liftplace.data.pictures import (
     broken_headers,
     read_picture,
 )
+from liftplace.data.size import Resolution, check_resolution
 
 
 class ImageFolder(Dataset):
     """Every image below a folder, in the order of their paths, as RGB.
 
-    An item is ``{"images": (3, resolution, resolution)}``, float32 in [-1, 1], with
+    An item is ``{"images": (3, height, width)}``, float32 in [-1, 1], with
     ``class_labels`` (0-d, int64) and ``captions`` (str) where asked for. Files are read when they
     are needed.
 
@@ -59,7 +60,7 @@ class ImageFolder(Dataset):
         self,
         folder: str | Path,
         *,
-        resolution: int,
+        resolution: Resolution,
         split: str = "train",
         resize_mode: str = "crop",
         labels: bool = False,

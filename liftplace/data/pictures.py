@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from liftplace.common.errors import UsageError
+from liftplace.data.size import Resolution, height_width
 
 SUFFIXES = frozenset({
     ".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",
@@ -43,8 +44,8 @@ class UnreadableImageError(UsageError):
     """A picture that is damaged, or of a kind that has no one meaning."""
 
 
-def read_picture(path: Path, resolution: int, resize_mode: str) -> Tensor:
-    """(3, resolution, resolution), float32 in [-1, 1].
+def read_picture(path: Path, resolution: Resolution, resize_mode: str) -> Tensor:
+    """(3, height, width), float32 in [-1, 1].
 
     Raises:
         UnreadableImageError: the file is no picture, damaged, or of a kind without one meaning.
@@ -99,24 +100,26 @@ def reason(error: Exception) -> str:
     return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
-def to_tensor(image: Image.Image, resolution: int, resize_mode: str) -> Tensor:
-    """A picture to (3, resolution, resolution) in [-1, 1], the right way up.
+def to_tensor(image: Image.Image, resolution: Resolution, resize_mode: str) -> Tensor:
+    """A picture to (3, height, width) in [-1, 1], the right way up.
 
     Args:
         resize_mode: "crop" keeps the aspect: the short side is resized, the middle of the long one
-            is kept. "squash" scales the whole picture to a square.
+            is kept. "squash" scales the whole picture to the height and width.
 
     Raises:
         ValueError: a kind of picture that has no one meaning in 8 bits.
     """
+    height, width = height_width(resolution)
     turn = _turn(image)
     image = to_rgb(image)
     image = image if turn is None else image.transpose(turn)
     if resize_mode == "crop":  # cropped first: the same pixels, and a long side costs nothing
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+        across = min(image.width, max(1, round(image.height * width / height)))
+        down = min(image.height, max(1, round(image.width * height / width)))
+        left, top = (image.width - across) // 2, (image.height - down) // 2
+        image = image.crop((left, top, left + across, top + down))
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(image, dtype=np.float32))  # (height, width, 3)
     return pixels.permute(2, 0, 1) / 127.5 - 1
 

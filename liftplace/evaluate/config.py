@@ -8,6 +8,7 @@ from liftplace.common.errors import UsageError
 from liftplace.common.settings import at_least, between, check_types, split_names
 from liftplace.data._checks import ResizeMode
 from liftplace.data.config import crop_by_name
+from liftplace.data.size import image_size
 
 METRICS = ("fd", "fid", "kid", "is", "precision", "recall", "agreement", "clip")
 AGAINST_REAL = ("kid", "is", "precision", "recall")  # need the features of real images
@@ -52,6 +53,9 @@ class EvaluateConfig:
     """Processes that read real images ahead."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
+    height: int | None = None
+    width: int | None = None
+    """Of images that are no squares, instead of --resolution."""
     resize_mode: ResizeMode | None = None
     """Of real images. crop: the short side is resized and the middle of the long one kept, the
     default; squash: the whole is scaled to a square."""
@@ -90,7 +94,9 @@ class EvaluateConfig:
             raise UsageError("metrics fid needs --feature_network inception; fd is of any network")
         metrics = ("fd" if name == "fid" else name for name in self.metrics)
         object.__setattr__(self, "metrics", split_names(tuple(metrics)))
-        at_least(1, self, "num_inference_steps", "batch_size", "resolution", "neighbours")
+        at_least(1, self, "num_inference_steps", "batch_size", "neighbours")
+        at_least(1, self, "resolution", "height", "width")
+        image_size(self)
         at_least(0, self, "seed", "dataloader_num_workers")
         at_least(2, self, "interval_draws")
         between(0.01, 0.999, self, "confidence")

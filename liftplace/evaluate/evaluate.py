@@ -15,6 +15,7 @@ from liftplace.common.files import RESULTS, write_text_whole
 from liftplace.common.text_table import text_table
 from liftplace.data import GreyImages
 from liftplace.data.encoder import Encoder
+from liftplace.data.size import Resolution, height_width, image_size
 from liftplace.evaluate.agreement import pair_differences
 from liftplace.evaluate.clip import ClipSimilarity
 from liftplace.evaluate.conditions import (
@@ -79,7 +80,7 @@ def evaluate(config: EvaluateConfig) -> dict | None:
         teacher = load_model(config.teacher)
         check_pair(model, teacher)
     source = teacher or model
-    encoder = Encoder(source, config.resolution).to(device, DTYPES[config.mixed_precision])
+    encoder = Encoder(source, image_size(config)).to(device, DTYPES[config.mixed_precision])
     sampler = Sampler(source.process(), encoder)
     clip = ClipSimilarity(config.clip_model).to(device) if "clip" in config.metrics else None
     reference = _reference(config, network, encoder)
@@ -229,19 +230,23 @@ def _announce(
     print("\n".join(filter(None, lines)), end="\n" if any(lines) else "")
 
 
-def _statistics(config: EvaluateConfig, dataset: Dataset, network, resolution: int) -> Statistics:
+def _statistics(
+    config: EvaluateConfig, dataset: Dataset, network, resolution: Resolution
+) -> Statistics:
     real, other_real = real_features(
         dataset, network, config.num_samples, "cpu", num_workers=config.dataloader_num_workers
     )
     scaling = "bicubic, antialiased" if isinstance(dataset, GreyImages) else "Lanczos"
-    shape = "the whole image" if config.resize_mode == "squash" else "the central square"
+    height, width = height_width(resolution)
+    shape = "the central square" if height == width else "the middle"
+    shape = "the whole image" if config.resize_mode == "squash" else shape
     about = {
         "dir": config.reference_dir,
         "split": config.split,
         "identity": dataset.identity(),
         "channels": dataset.channels,
         "resolution": resolution,
-        "resize": f"{shape} to {resolution} x {resolution}, {scaling}",
+        "resize": f"{shape} to {height} x {width}, {scaling}",
     }
     return Statistics(real, other_real, about)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from liftplace.common.errors import NonFiniteError, UsageError
 from liftplace.common.settings import at_least, check_types
+from liftplace.data.size import image_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,9 @@ class SampleConfig:
     1024 x 1024, at most 64."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
+    height: int | None = None
+    width: int | None = None
+    """Of images that are no squares, instead of --resolution."""
     class_labels: tuple[int, ...] | None = None
     """Classes of the samples, in turn; by default all of the model's."""
     prompts: tuple[str, ...] | None = None
@@ -38,6 +42,8 @@ class SampleConfig:
     def __post_init__(self) -> None:
         check_types(self)
         at_least(1, self, "num_samples", "num_inference_steps", "batch_size", "resolution")
+        at_least(1, self, "height", "width")
+        image_size(self)
 
     def check_complete(self) -> None:
         """Raises UsageError if there is no model, or the picture cannot be written."""
@@ -63,7 +69,7 @@ def sample(config: SampleConfig) -> None:
     from liftplace.plots.images import save_grid
 
     loaded = load_model(config.model, config.revision, config.variant)
-    sampler = Sampler(loaded.process(), Encoder(loaded, config.resolution))
+    sampler = Sampler(loaded.process(), Encoder(loaded, image_size(config)))
     images = sampler.sample(
         loaded.model.eval(),
         num_samples=config.num_samples,

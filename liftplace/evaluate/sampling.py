@@ -1,6 +1,7 @@
 """Images from a model of any family: noise, scheduler, guidance, and the encoders around it."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -11,6 +12,7 @@ from tqdm.auto import tqdm
 from liftplace.common.errors import UsageError
 from liftplace.common.seeds import generator_for
 from liftplace.data.encoder import Encoder
+from liftplace.data.size import Resolution, height_width
 from liftplace.families import family_of_model
 from liftplace.families.family import Conditions
 from liftplace.models.loading import predict
@@ -24,10 +26,10 @@ PIXELS_AT_ONCE = 1024 * 1024  # of images: one of SD3 or SDXL, four of 512, sixt
 MOST_AT_ONCE = 64
 
 
-def default_batch_size(resolution: int, most: int = MOST_AT_ONCE) -> int:
-    """How many images of this height and width are made at a time, where the user does not say: as
+def default_batch_size(resolution: Resolution, most: int = MOST_AT_ONCE) -> int:
+    """How many images of this size are made at a time, where the user does not say: as
     many as have the pixels of one large one, which is what diffusers' pipelines make by default."""
-    return max(1, min(most, PIXELS_AT_ONCE // resolution**2))
+    return max(1, min(most, PIXELS_AT_ONCE // math.prod(height_width(resolution))))
 
 
 def denoise(model: nn.Module, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
@@ -94,7 +96,7 @@ class Sampler:
             self.process.sampler(),
             num_samples=num_samples,
             batch_size=batch_size,
-            size=self.encoder.shape[-1],
+            size=self.encoder.shape[1:],
             conditions=self._conditions(numbers, class_labels, prompts, batch_size),
             null_conditions=null,
             guidance_scale=guidance_scale,
@@ -180,7 +182,7 @@ def sample_images(
     batch_size: int = 64,
     device: torch.device | str | None = None,
     description: str | None = "Sampling",
-    size: int | None = None,
+    size: Resolution | None = None,
     conditions: Conditions | None = None,
     null_conditions: Conditions | None = None,
     guidance_scale: float = 1.0,
@@ -202,7 +204,7 @@ def sample_images(
         batch_size: images at a time.
         device: where the model runs; where its weights are if not given.
         description: label of the progress bar; ``None`` for no bar.
-        size: height and width of what is denoised, for a model that takes any.
+        size: of what is denoised, for a model that takes any.
         conditions, null_conditions: by name, (num_samples, ...), on any device; the second are
             the empty ones of classifier-free guidance.
         guidance_scale: 1 for no guidance.
@@ -299,7 +301,7 @@ def set_timesteps(scheduler, num_inference_steps: int, noise: Tensor) -> None:
     scheduler.set_timesteps(num_inference_steps, mu=shift)
 
 
-def _noise_shape(model: nn.Module, size: int | None) -> tuple[int, int, int]:
+def _noise_shape(model: nn.Module, size: Resolution | None) -> tuple[int, int, int]:
     family = family_of_model(model)
     size = size or family.sample_size(model.config)
-    return family.in_channels(model.config), size, size
+    return family.in_channels(model.config), *height_width(size)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from liftplace.common.errors import UsageError
 from liftplace.common.files import write_whole
+from liftplace.data.size import Resolution
 from liftplace.evaluate.scores import Moments
 from liftplace.evaluate.subsets import SHUFFLE_SEED, shuffled, too_few_images
 
@@ -48,7 +49,7 @@ def save_statistics(
 
 
 def load_statistics(
-    file: str | Path, network: nn.Module, resolution: int, count: int
+    file: str | Path, network: nn.Module, resolution: Resolution, count: int
 ) -> Statistics:
     """Read the file of `save_statistics`, or an .npz of mu and sigma as pytorch-fid writes it.
 

@@ -111,7 +111,7 @@ class Family(ABC):
         """
         raise TypeError(f"{self.class_name} takes no captions")
 
-    def size_conditions(self, config: Config, batch: int, resolution: int) -> Conditions:
+    def size_conditions(self, config: Config, batch: int, height: int, width: int) -> Conditions:
         """Conditions that follow from the images' height and width in pixels alone."""
         return {}
 
@@ -189,17 +189,25 @@ class Family(ABC):
         weights = ((name, w) for name, w in blank.named_parameters() if w.requires_grad)
         return [name for name, weight in weights if weight.grad is None]
 
-    def example(self, config: Config, *, batch: int = 1, size: int | None = None, tokens: int = 8):
+    def example(
+        self,
+        config: Config,
+        *,
+        batch: int = 1,
+        size: int | tuple[int, int] | None = None,
+        tokens: int = 8,
+    ):
         """Random inputs (noisy, timesteps, conditions) of `predict`, on the CPU."""
         size = size or self.sample_size(config) or 16
-        noisy = torch.randn(batch, self.in_channels(config), size, size)
+        height, width = (size, size) if isinstance(size, int) else size
+        noisy = torch.randn(batch, self.in_channels(config), height, width)
         conditions = {
             name: torch.randn(batch, *(length or tokens for length in shape))
             for name, shape in self.embeddings(config).items()
         }
         if self.num_classes(config) is not None:
             conditions["class_labels"] = torch.arange(batch) % self.num_classes(config)
-        conditions |= self.size_conditions(config, batch, 8 * size)
+        conditions |= self.size_conditions(config, batch, 8 * height, 8 * width)
         return noisy, torch.full((batch,), 500.0).long(), conditions
 
 

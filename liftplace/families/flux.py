@@ -32,7 +32,7 @@ class Flux(Transformer):
         tokens, pooled, _ = pipeline.encode_prompt(prompt=list(captions), prompt_2=None)
         return {"encoder_hidden_states": tokens, "pooled_projections": pooled}
 
-    def size_conditions(self, config, batch, resolution):
+    def size_conditions(self, config, batch, height, width):
         if not config["guidance_embeds"]:
             return {}
         return {"guidance": torch.full((batch,), GUIDANCE_SCALE)}

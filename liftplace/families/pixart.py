@@ -25,11 +25,11 @@ class PixArt(Transformer):
         )
         return {"encoder_hidden_states": tokens, "encoder_attention_mask": mask}
 
-    def size_conditions(self, config, batch, resolution):
+    def size_conditions(self, config, batch, height, width):
         if not _by_size(config):
             return {}
-        size = torch.full((batch, 2), float(resolution))
-        return {"resolution": size, "aspect_ratio": torch.ones(batch, 1)}
+        size = torch.tensor([[height, width]] * batch, dtype=torch.float32)
+        return {"resolution": size, "aspect_ratio": torch.full((batch, 1), height / width)}
 
     def predict(self, model, noisy, timesteps, conditions):
         plain = {name: value for name, value in conditions.items() if name not in SIZES}

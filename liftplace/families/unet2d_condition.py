@@ -54,11 +54,11 @@ class UNet2DCondition(Family):
         )
         return {"encoder_hidden_states": tokens}
 
-    def size_conditions(self, config, batch, resolution):
+    def size_conditions(self, config, batch, height, width):
         if config["addition_embed_type"] is None:
             return {}
         # original size, corner of the crop, target size
-        sizes = [resolution, resolution, 0, 0, resolution, resolution]
+        sizes = [height, width, 0, 0, height, width]
         return {"time_ids": torch.tensor([sizes] * batch, dtype=torch.float32)}
 
     def predict(self, model, noisy, timesteps, conditions):

@@ -183,7 +183,7 @@ def _interface(loaded: LoadedModel) -> dict:
         "sample_size": family.sample_size(config),
         "number of classes": family.num_classes(config),
         "shape of the text embeddings": family.embeddings(config),
-        "conditions by size": sorted(family.size_conditions(config, 1, 8)),
+        "conditions by size": sorted(family.size_conditions(config, 1, 8, 8)),
     }
 
 

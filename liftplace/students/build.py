@@ -17,6 +17,7 @@ from liftplace.data import open_dataset
 from liftplace.data.batches import noisy_batches
 from liftplace.data.config import BatchConfig
 from liftplace.data.encoder import Encoder
+from liftplace.data.size import image_size
 from liftplace.families import Family
 from liftplace.families.norm_groups import student_groups
 from liftplace.models.loading import LoadedModel, predict
@@ -143,7 +144,7 @@ def _task_losses(config: PruneConfig, student: nn.Module, teacher: LoadedModel) 
 
 
 def _noisy_batches(config: PruneConfig, teacher: LoadedModel) -> Iterator[NoisyBatch]:
-    encoder = Encoder(teacher, config.resolution).to(teacher.model.device)
+    encoder = Encoder(teacher, image_size(config)).to(teacher.model.device)
     dataset = open_dataset(
         config, encoder.resolution, labels=encoder.takes_labels, captions=encoder.takes_captions
     )

@@ -12,6 +12,7 @@ from liftplace.common.errors import UsageError
 from liftplace.common.seeds import derive_seed
 from liftplace.data import open_dataset
 from liftplace.data.encoder import Encoder
+from liftplace.data.size import image_size
 from liftplace.families import Family, family_of
 from liftplace.models.loading import LoadedModel, check_pair, load_model, read_model_config
 from liftplace.models.noise import NoiseProcess
@@ -45,10 +46,15 @@ def train(config: TrainConfig) -> None:
     model_config = None
     if config.model_config_name_or_path is not None:
         model_config = read_model_config(config.model_config_name_or_path)
-    resolution = config.resolution or (model_config and model_config["sample_size"])
+    resolution = image_size(config) or (model_config and model_config["sample_size"])
     if resolution is None:
         raise UsageError("--resolution is missing: the height and width of the images")
     family = family_of(model_config or {"_class_name": "UNet2DModel"})
+    if not isinstance(resolution, int):
+        raise UsageError(
+            f"--height {resolution[0]} --width {resolution[1]} are for U-Nets of Stable Diffusion "
+            f"and for Flux: a {family.class_name} works at one size of squares, --resolution"
+        )
     labels = False
     if model_config is not None:
         labels = family.num_classes(family.complete(model_config)) is not None
@@ -85,7 +91,7 @@ def distill(config: DistillConfig) -> None:
     student = student_of(config, teacher)
     check_pair(student, teacher)
     process = teacher.process(config)
-    encoder = Encoder(teacher, config.resolution)
+    encoder = Encoder(teacher, image_size(config))
     dataset = open_dataset(
         config, encoder.resolution, labels=encoder.takes_labels, captions=encoder.takes_captions
     )
@@ -128,7 +134,7 @@ def _print_estimate(
     encoder: Encoder,
     process: NoiseProcess,
 ) -> None:
-    size = encoder.shape[-1]
+    size = encoder.shape[1:]
     # Before the steps, which change the model.
     estimate = estimate_resources(config, teacher, student, len(dataset), size)
     needed = teacher.model if spec.objective.needs_teacher else None
@@ -166,7 +172,7 @@ def trainer_spec(
             f"kd_min_timestep is {config.kd_min_timestep:g}, and the teacher has {steps} "
             "timesteps: nothing would be distilled"
         )
-    objective = objective_of(config, *encoder.shape[:2])
+    objective = objective_of(config, *encoder.shape)
     return TrainerSpec(
         student.model,
         objective,
@@ -209,12 +215,12 @@ def _vlb_loss(config: DistillConfig, student: LoadedModel, process: NoiseProcess
     return VLBLoss(process) if weight > 0 else None
 
 
-def objective_of(config: DistillConfig, channels: int, resolution: int) -> Objective:
+def objective_of(config: DistillConfig, channels: int, height: int, width: int) -> Objective:
     """The objective that the settings describe, for outputs of this size."""
     same = {field.name for field in fields(Objective)} & {field.name for field in fields(config)}
     options = {name: getattr(config, name) for name in same}
     if config.eps_of_sum is not None:
-        row = resolution**2 * (channels if config.scope == "sample" else 1)
+        row = height * width * (channels if config.scope == "sample" else 1)
         options["eps"] = config.eps_of_sum / _elements_a_fit(config, row)
     return Objective(**{name: value for name, value in options.items() if value is not None})
 

@@ -80,7 +80,7 @@ def estimate_resources(
     teacher: LoadedModel | None,
     student: LoadedModel,
     images: int,
-    size: int,
+    size: tuple[int, int],
 ) -> ResourceEstimate:
     """
     Args:
@@ -133,7 +133,7 @@ def describe_learning_rate(config: RunConfig) -> str:
     return f"{start}, then {config.lr_scheduler.replace('_', ' ')} to {config.lr_min:g}"
 
 
-def _activations(family: Family, config, size: int, checkpointing: bool) -> int:
+def _activations(family: Family, config, size: tuple[int, int], checkpointing: bool) -> int:
     """Bytes in float32 that the backward keeps for one image, counted without computing."""
     noisy, timesteps, conditions = family.example(config, size=size)
     with torch.device("meta"):

@@ -25,7 +25,9 @@ def images(count, seed=0):
 
 def dataset_of(**changes):
     """What an encoder asks of a dataset."""
-    return SimpleNamespace(**{"channels": 3, "classes": None, "has_captions": True, "captions": list} | changes)
+    return SimpleNamespace(
+        **{"channels": 3, "classes": None, "has_captions": True, "captions": list} | changes
+    )
 
 
 @pytest.mark.parametrize("name", LATENT)

@@ -291,7 +291,7 @@ def test_distill_refuses(tmp_path, teacher_folder, changes, message):
 
 def test_other_options_reach_the_objective():
     config = DistillConfig(loss="lift", scope="sample", weight=0.5, terms="fine", impl="torch")
-    objective = objective_of(config, channels=3, resolution=32)
+    objective = objective_of(config, channels=3, height=32, width=32)
     assert (objective.loss, objective.scope, objective.weight) == ("lift", "sample", 0.5)
     assert (objective.terms, objective.impl) == ("fine", "torch")
 

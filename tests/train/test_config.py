@@ -72,7 +72,7 @@ NAMES = ["ddpm", "dit", "sd"]
 
 
 def objective(name, **given):
-    return objective_of(DistillConfig.of_preset(name, **given), channels=3, resolution=32)
+    return objective_of(DistillConfig.of_preset(name, **given), channels=3, height=32, width=32)
 
 
 def test_these_are_all():
@@ -143,7 +143,7 @@ def test_objectives_of_the_authors(name, given, expected):
 
 
 def test_without_a_preset():
-    made = objective_of(DistillConfig(), channels=3, resolution=32)
+    made = objective_of(DistillConfig(), channels=3, height=32, width=32)
     assert (made.reduction, made.norm, made.eps) == ("mean", "l1", 1e-7)
     assert (made.task_weight, made.kd_weight, made.feature_weight) == (1, 1, 0)
 
