@@ -179,6 +179,17 @@ def fit_groups(s: Tensor, t: Tensor, sizes: Tensor, eps: float) -> tuple[Tensor,
     return b_less_1, mean_d - b_less_1 * mean_s
 
 
+def residuals(s: Tensor, t: Tensor, sizes: Tensor, b_less_1: Tensor) -> Tensor:
+    """a + b s - t in each group, with a and b constants: (rows, groups, largest).
+
+    As (b - 1) ds - dd, about the means, because a + b s - t cancels where s is large; its slope
+    along s is b.
+    """
+    b_less_1 = b_less_1.detach()[..., None]
+    (_, ds), (_, dd) = centre(s.detach(), sizes), centre((t - s).detach(), sizes)
+    return b_less_1 * ds - dd + (b_less_1 + 1) * (s - s.detach())
+
+
 def centre(x: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     """Means of x (rows, groups, largest) over each group, and x less them, 0 outside of the groups.
 
@@ -202,9 +213,7 @@ def loss_in_order(
     b_less_1, a = fit_groups(s, t, sizes, eps)
     count = max(rows.count * rows.length, 1)  # an empty batch gives 0
     coarse = ((phi(b_less_1) + phi(a)) * sizes).sum() / count
-    residual = a.detach()[..., None] + b_less_1.detach()[..., None] * s + (s - t)
-    inside = torch.arange(s.shape[2], device=s.device) < sizes[:, None]
-    fine = (residual * inside).square().sum() / count
+    fine = residuals(s, t, sizes, b_less_1).square().sum() / count
     deviation = ((b_less_1.abs() + a.abs()) * sizes).sum() / count
     w = fine_weight(weight, terms, deviation, rows.batch, process_group)
     loss = {"both": coarse + w * fine, "coarse": coarse, "fine": w * fine}[terms]
