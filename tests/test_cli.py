@@ -331,6 +331,9 @@ def test_sample_overwrites_nothing(capsys, teacher, tmp_path):
     code, _, err = call(capsys, ["sample", "--model", teacher, "--output", tmp_path / "grid.png"])
     assert code == 2 and "exists: name a new file" in err
     assert (tmp_path / "grid.png").read_text() == "precious"
+    for name in ("grid.xyz", "grid"):
+        code, _, err = call(capsys, ["sample", "--model", teacher, "--output", tmp_path / name])
+        assert code == 2 and "no picture ends in" in err and err.count("\n") == 1
     code, _, err = call(
         capsys, ["sample", "--model", teacher, "--output", tmp_path / "gone" / "grid.png"]
     )

@@ -24,7 +24,7 @@ from liftplace.common.distributed import device_of, distributed_state, main_proc
 from liftplace.common.errors import UsageError
 from liftplace.common.files import write_text_whole
 from liftplace.common.text_table import text_table
-from liftplace.data import CachedLatents, load_dataset
+from liftplace.data import CachedLatents, load_dataset, refuse_broken
 from liftplace.data.encoder import Encoder
 from liftplace.data.size import image_size
 from liftplace.evaluate.conditions import draw_conditions
@@ -164,6 +164,7 @@ def _dataset(config: AnalyzeConfig, encoder: Encoder) -> Dataset:
                 f"{len(dataset)} images in its split {config.split}: give --{flag} {len(dataset)} "
                 "or less"
             )
+    refuse_broken(dataset)
     return dataset
 
 

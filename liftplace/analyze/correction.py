@@ -10,8 +10,9 @@ from liftplace import linear_fit
 from liftplace.evaluate.sampling import DenoiseFn, denoise
 from liftplace.families.family import Conditions
 
-# Far below any variance that float32 outputs have: the normal equations hold to rounding.
-NO_EPS = 1e-60
+# The least that linear_fit takes, and below any variance that outputs have: the normal equations
+# hold to rounding.
+NO_EPS = torch.finfo(torch.float32).tiny
 
 
 class Regression(NamedTuple):

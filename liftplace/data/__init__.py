@@ -27,6 +27,7 @@ __all__ = [
     "ImageFolder",
     "load_dataset",
     "open_dataset",
+    "refuse_broken",
 ]
 
 NAMED = {"digits": Digits, "fashion-mnist": fashion_mnist}
@@ -134,6 +135,18 @@ def open_dataset(
         if labels and state.is_main_process:
             print(f"classes: {_shown(dataset.class_numbers)}")
     return dataset
+
+
+def refuse_broken(dataset: Dataset) -> None:
+    """Look at the header of every file of a folder of images, before time is spent.
+
+    Raises:
+        UnreadableImageError: on every process: files that are no pictures, with their names.
+    """
+    if isinstance(dataset, ImageFolder):
+        from liftplace.common.distributed import distributed_state, main_process_decides
+
+        main_process_decides(distributed_state(), dataset.verify)
 
 
 def _look_through(dataset: ImageFolder, config: DataConfig) -> str | None:

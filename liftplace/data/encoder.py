@@ -289,7 +289,13 @@ class Encoder:
             raise UsageError(f"{self.folder} takes class labels, but the dataset has none")
         count, needed = len(dataset.classes), self.family.num_classes(self.config)
         # Whoever gives numbers to the classes may leave some of the model's out.
-        if count != needed and not (getattr(dataset, "has_class_map", False) and count < needed):
+        mapped = getattr(dataset, "has_class_map", False)
+        if mapped and count > needed:
+            raise UsageError(
+                f"--class_map gives the number {count - 1}, but {self.folder} was made for "
+                f"{needed} classes: give numbers of 0 ... {needed - 1}"
+            )
+        if count != needed and not mapped:
             raise UsageError(
                 f"the dataset has {count} classes, but {self.folder} was made for {needed}: a "
                 "folder of images needs one subfolder (which may be empty) for each, or give "

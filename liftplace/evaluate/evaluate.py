@@ -13,7 +13,7 @@ from liftplace.common.distributed import device_of, distributed_state
 from liftplace.common.errors import NonFiniteError, UsageError
 from liftplace.common.files import RESULTS, write_text_whole
 from liftplace.common.text_table import text_table
-from liftplace.data import GreyImages
+from liftplace.data import GreyImages, refuse_broken
 from liftplace.data.encoder import Encoder
 from liftplace.data.size import Resolution, height_width, image_size
 from liftplace.evaluate.agreement import pair_differences
@@ -191,7 +191,7 @@ def _reference(config: EvaluateConfig, network, encoder: Encoder) -> Statistics 
     count = config.num_samples
     if config.reference_stats is not None:
         return load_statistics(config.reference_stats, network, encoder.resolution, count)
-    return open_with_conditions(
+    dataset = open_with_conditions(
         config.reference_dir,
         encoder,
         count,
@@ -202,6 +202,8 @@ def _reference(config: EvaluateConfig, network, encoder: Encoder) -> Statistics 
         resize_mode=config.resize_mode or "crop",
         fewest=config.fewest_samples,
     )
+    refuse_broken(dataset)
+    return dataset
 
 
 def _draw(

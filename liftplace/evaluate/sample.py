@@ -54,6 +54,11 @@ class SampleConfig:
             raise UsageError(f"--output {output} exists: name a new file")
         if not output.parent.is_dir():
             raise UsageError(f"--output {output}: there is no folder {output.parent}")
+        from PIL import Image
+
+        suffix = output.suffix.lower()
+        if Image.registered_extensions().get(suffix) not in Image.SAVE:
+            raise UsageError(f"--output {output}: no picture ends in {suffix!r}: give a .png")
 
 
 def sample(config: SampleConfig) -> None:

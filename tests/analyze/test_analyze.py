@@ -225,6 +225,16 @@ def test_settings_that_do_not_fit(models, tmp_path, changes, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_is_no_picture_is_named_before_anything_is_measured(tmp_path):
+    teacher = str(tiny_pipeline("UNet2DModel", tmp_path / "teacher"))
+    save_images(tmp_path / "real", [f"{number}.png" for number in range(12)])
+    (tmp_path / "real" / "empty.png").touch()
+    with pytest.raises(UsageError, match="cannot read image .*empty.png"):
+        given = {"teacher": teacher, "student": (teacher,), "data": str(tmp_path / "real")}
+        analyze.analyze(config(tmp_path, tmp_path, **given))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_student_of_another_shape(models, tmp_path):
     save_pipeline(tiny_unet(in_channels=3, out_channels=3), process(), tmp_path / "colour")
     with pytest.raises(UsageError, match="do not fit: in_channels is 3"):

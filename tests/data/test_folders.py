@@ -128,3 +128,7 @@ def test_a_model_of_more_classes_takes_a_folder_with_a_map(pipelines, tmp_path):
     with pytest.raises(UsageError, match="2 classes, but .* was made for 10.*--class_map FILE"):
         encoder.check(plain)
     encoder.check(mapped)
+    (tmp_path / "map.json").write_text('{"cat": 7, "dog": 10}')
+    options = {"labels": True, "class_map": tmp_path / "map.json"}
+    with pytest.raises(UsageError, match="--class_map gives the number 10, .* for 10 .* 0 ... 9$"):
+        encoder.check(load_dataset(tmp_path / "data", resolution=16, **options))

@@ -354,3 +354,11 @@ def test_metrics_with_commas_or_spaces():
     assert (
         EvaluateConfig(metrics="fd, kid").metrics == EvaluateConfig(metrics=("fd", "kid")).metrics
     )
+
+
+def test_a_file_that_is_no_picture_is_named_before_samples_are_drawn(models, tmp_path):
+    save_images(tmp_path / "real", [f"{number}.png" for number in range(30)])
+    (tmp_path / "real" / "empty.png").touch()
+    with pytest.raises(UsageError, match="cannot read image .*empty.png"):
+        evaluate.evaluate(config(models, tmp_path, reference_dir=str(tmp_path / "real")))
+    assert not (tmp_path / "out").exists()
