@@ -21,10 +21,8 @@ def check_resolution(resolution: Resolution) -> None:
     sides = list(resolution) if isinstance(resolution, (tuple, list)) else [resolution] * 2
     whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
     if len(sides) != 2 or not whole or min(sides) < 1:
-        raise UsageError(
-            "resolution must be an integer of at least 1, or a height and a width, got "
-            f"{resolution!r}"
-        )
+        what = "two integers" if isinstance(resolution, (tuple, list)) else "an integer"
+        raise UsageError(f"resolution must be {what} of at least 1, got {resolution!r}")
 
 
 def image_size(config) -> Resolution | None:

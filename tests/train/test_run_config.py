@@ -69,6 +69,7 @@ def test_what_may_change_on_resume(config_class):
         "num_evaluation_samples",
         "num_inference_steps",
         "num_validation_images",
+        "on_bad_files",
         "output_dir",
         "push_to_hub",
         "reference_dir",
