@@ -23,8 +23,9 @@ from liftplace.students.build import build_student
 from liftplace.students.config import PruneConfig
 from liftplace.train.commands import student_of, trainer_spec
 from liftplace.train.config import DistillConfig
-from liftplace.train.loop import fit, new_trainers
+from liftplace.train.loop import fit
 from liftplace.train.run_folder import METRICS, read_metrics
+from liftplace.train.setup import new_trainers
 from liftplace.train.trainer import TrainerSpec
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from liftplace.common.errors import UsageError
 from liftplace.common.settings import at_least, check_types
 from liftplace.data._checks import ResizeMode
 from liftplace.data.config import crop_by_name
-from liftplace.data.size import image_size
+from liftplace.data.size import check_image_size
 
 SMALLEST_SCORED = 8  # samples: an interval scores halves of them
 
@@ -86,8 +86,7 @@ class AnalyzeConfig:
     def __post_init__(self) -> None:
         check_types(self)
         crop_by_name(self)
-        at_least(1, self, "resolution", "height", "width")
-        image_size(self)
+        check_image_size(self)
         at_least(1, self, "num_images", "num_timesteps", "map_timesteps")
         at_least(1, self, "batch_size", "num_inference_steps")
         at_least(0, self, "num_samples", "seed")

@@ -6,7 +6,7 @@ from typing import Literal
 from liftplace.common.errors import UsageError
 from liftplace.common.settings import MayChange, Settings, at_least, between
 from liftplace.data._checks import ResizeMode
-from liftplace.data.size import image_size
+from liftplace.data.size import check_image_size
 from liftplace.models.config import TeacherConfig
 
 
@@ -53,8 +53,7 @@ class DataConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         crop_by_name(self)
-        at_least(1, self, "resolution", "height", "width")
-        image_size(self)
+        check_image_size(self)
 
     def check_data(self) -> None:
         """Raises UsageError unless exactly one dataset was given."""

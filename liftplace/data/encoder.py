@@ -9,26 +9,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, VQModel
+from diffusers import DiffusionPipeline, VQModel
 from torch import Tensor
 
 from liftplace.common.distributed import distributed_state
 from liftplace.common.errors import UsageError
+from liftplace.data.autoencoder import latent_scaling, load_vae, part_of
 from liftplace.data.cache import CachedLatents
 from liftplace.data.long_captions import count_long, quiet_about_length
 from liftplace.data.size import Resolution, height_width
 from liftplace.data.text import (
-    UNREADABLE,
     is_of_text,
     load_text,
     move_text_encoders,
     one_line,
     pipeline_index,
 )
-from liftplace.models.weights import variant_to_read
 
 LATENTS = ("latent_mean", "latent_std")
-AUTOENCODERS = {"vae": AutoencoderKL, "vqvae": VQModel}  # by what pipelines call them
 VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", "spiece.model")
 
 
@@ -54,7 +52,7 @@ class Encoder:
         self.variant = loaded.variant
         self.device = torch.device("cpu")
         self.dtype = torch.float32
-        self.vae = _load_vae(self.folder, self.variant)
+        self.vae = load_vae(self.folder, self.variant)
         self._null_text: dict[str, Tensor] | None = None
         self._mentioned: set[int] = set()
         self._sizes_by_batch: dict[int, dict[str, Tensor]] = {}
@@ -250,7 +248,7 @@ class Encoder:
         """Hashes of what latents and embeddings depend on: same hashes, same results."""
         vae = text = None
         if self.vae is not None:
-            vae = _hash(self.folder, [self._vae_part()], _scaling(self.vae.config))
+            vae = _hash(self.folder, [part_of(self.vae)], latent_scaling(self.vae.config))
         if self.takes_captions:
             parts = [name for name in pipeline_index(self.folder) if is_of_text(name)]
             text = _hash(self.folder, sorted(parts), self.family.class_name)
@@ -325,11 +323,8 @@ class Encoder:
             torch.tensor(each, device=self.device).view(1, -1, 1, 1)
             if isinstance(each, tuple)
             else each
-            for each in _scaling(self.vae.config)
+            for each in latent_scaling(self.vae.config)
         ]
-
-    def _vae_part(self) -> str:
-        return next(part for part, kind in AUTOENCODERS.items() if isinstance(self.vae, kind))
 
     def _sizes(self, batch: int) -> dict[str, Tensor]:
         if batch not in self._sizes_by_batch:  # a copy to the device waits for it
@@ -345,39 +340,6 @@ class Encoder:
         setattr(pipeline, self.family.component, SimpleNamespace(config=self.config))
         move_text_encoders(pipeline, self.device, self.dtype)
         return pipeline
-
-
-def _load_vae(folder: Path, variant: str | None) -> AutoencoderKL | VQModel | None:
-    for part, kind in AUTOENCODERS.items():
-        if (folder / part).is_dir():
-            return _load_autoencoder(folder / part, kind, variant)
-    return None
-
-
-def _load_autoencoder(folder: Path, kind: type, variant: str | None) -> AutoencoderKL | VQModel:
-    variant = variant_to_read((path.name for path in folder.iterdir()), variant, folder)
-    try:
-        vae, keys = kind.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            variant=variant,
-        )
-    except UNREADABLE as error:
-        raise UsageError(f"cannot load the VAE in {folder}: {one_line(error)}") from error
-    if keys["missing_keys"]:
-        raise UsageError(f"{folder} is damaged or no {kind.__name__}: it lacks weights")
-    return vae.requires_grad_(False).eval()
-
-
-def _scaling(config) -> tuple:
-    """Shift and scale of the latents as its config has them; of every channel where it says so."""
-    scale = config.scaling_factor
-    means, deviations = config.get("latents_mean"), config.get("latents_std")
-    if means is None or deviations is None:
-        return config.get("shift_factor") or 0.0, scale
-    return tuple(means), tuple(scale / deviation for deviation in deviations)
 
 
 def _hash(folder: Path, parts: list[str], settings: object) -> str:

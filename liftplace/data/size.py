@@ -1,6 +1,7 @@
 """Sizes of images: one number for squares, as --resolution gives it, or (height, width)."""
 
 from liftplace.common.errors import UsageError
+from liftplace.common.settings import at_least
 
 Resolution = int | tuple[int, int]
 
@@ -23,6 +24,15 @@ def check_resolution(resolution: Resolution) -> None:
     if len(sides) != 2 or not whole or min(sides) < 1:
         what = "two integers" if isinstance(resolution, (tuple, list)) else "an integer"
         raise UsageError(f"resolution must be {what} of at least 1, got {resolution!r}")
+
+
+def check_image_size(config) -> None:
+    """
+    Raises:
+        UsageError: --resolution, --height and --width of a configuration are no size.
+    """
+    at_least(1, config, "resolution", "height", "width")
+    image_size(config)
 
 
 def image_size(config) -> Resolution | None:

@@ -13,7 +13,7 @@ from liftplace.plots.axes import OKABE_ITO
 from liftplace.students.build import build_student
 from liftplace.students.config import PruneConfig
 from liftplace.train.commands import trainer_spec
-from liftplace.train.loop import new_trainers
+from liftplace.train.setup import new_trainers
 from liftplace.train.trainer import ModelTrainer
 
 

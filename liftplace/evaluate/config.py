@@ -8,7 +8,7 @@ from liftplace.common.errors import UsageError
 from liftplace.common.settings import at_least, between, check_types, split_names
 from liftplace.data._checks import ResizeMode
 from liftplace.data.config import crop_by_name
-from liftplace.data.size import image_size
+from liftplace.data.size import check_image_size
 
 METRICS = ("fd", "fid", "kid", "is", "precision", "recall", "agreement", "clip")
 AGAINST_REAL = ("kid", "is", "precision", "recall")  # need the features of real images
@@ -95,8 +95,7 @@ class EvaluateConfig:
         metrics = ("fd" if name == "fid" else name for name in self.metrics)
         object.__setattr__(self, "metrics", split_names(tuple(metrics)))
         at_least(1, self, "num_inference_steps", "batch_size", "neighbours")
-        at_least(1, self, "resolution", "height", "width")
-        image_size(self)
+        check_image_size(self)
         at_least(0, self, "seed", "dataloader_num_workers")
         at_least(2, self, "interval_draws")
         between(0.01, 0.999, self, "confidence")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from liftplace.common.errors import NonFiniteError, UsageError
 from liftplace.common.settings import at_least, check_types
-from liftplace.data.size import image_size
+from liftplace.data.size import check_image_size, image_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,8 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        at_least(1, self, "num_samples", "num_inference_steps", "batch_size", "resolution")
-        at_least(1, self, "height", "width")
-        image_size(self)
+        at_least(1, self, "num_samples", "num_inference_steps", "batch_size")
+        check_image_size(self)
 
     def check_complete(self) -> None:
         """Raises UsageError if there is no model, or the picture cannot be written."""

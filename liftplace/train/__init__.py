@@ -14,7 +14,7 @@ _HOME = {
     "TrainingInterrupted": ".loop",
     "distill": ".commands",
     "fit": ".loop",
-    "new_trainers": ".loop",
+    "new_trainers": ".setup",
     "train": ".commands",
 }
 __all__ = sorted(_HOME)

@@ -24,10 +24,11 @@ from liftplace.train.config import DistillConfig, TrainConfig
 from liftplace.train.dry_run import estimate_resources
 from liftplace.train.export import check_push, describe, push
 from liftplace.train.features import NO_FEATURES, FeatureMatch, choose_pairs, match_features
-from liftplace.train.loop import fit, new_trainers
+from liftplace.train.loop import fit
 from liftplace.train.objective import Objective, SpaceWeight
 from liftplace.train.run_config import RunConfig
 from liftplace.train.run_folder import as_begun, check_output_dir, recorded_commit
+from liftplace.train.setup import new_trainers
 from liftplace.train.step_time import seconds_a_step
 from liftplace.train.trainer import TrainerSpec
 from liftplace.train.vlb import VLBLoss

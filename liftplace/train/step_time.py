@@ -11,8 +11,9 @@ from liftplace.data.batches import noisy_batches
 from liftplace.data.encoder import Encoder
 from liftplace.models.loading import DTYPES
 from liftplace.models.noise import NoiseProcess
-from liftplace.train.loop import new_trainers, prepare_teacher, train_step
+from liftplace.train.loop import train_step
 from liftplace.train.run_config import RunConfig
+from liftplace.train.setup import new_trainers, prepare_teacher
 from liftplace.train.trainer import TrainerSpec
 
 LONG = 5.0  # seconds; a step that takes longer is measured with one image
