@@ -20,14 +20,19 @@ def test_every_number_of_two_bytes_is_read():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    "options, shape",
-    [(Options(3), (2, 7)), (Options(7), (0,)), (Options(3, with_groups=False), (0,))],
+    "options, n, groups, shape",
+    [
+        (Options(3), 8, 3, (2, 8)),
+        (Options(3), 7, 2, (2, 7)),  # the last element alone is no group
+        (Options(7), 7, 1, (0,)),
+        (Options(3, with_groups=False), 8, 3, (0,)),
+    ],
 )
-def test_shapes(options, shape, dtype):
-    student = torch.empty(2, 7, dtype=torch.float16)
+def test_shapes(options, n, groups, shape, dtype):
+    student = torch.empty(2, n, dtype=torch.float16)
     group, coef, stats = new_fitted(student, student.to(dtype), options)
     assert group.shape == shape and group.dtype == torch.int16
-    assert coef.shape == (6, 2, -(-7 // options.group_size)) and stats.shape == (4,)
+    assert coef.shape == (6, 2, groups) and stats.shape == (4,)
     assert coef.dtype == stats.dtype == dtype
 
 

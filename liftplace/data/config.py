@@ -41,9 +41,6 @@ class DataConfig(Settings):
     after a checkpoint; skip: a warning names it, and the next image takes its place."""
     resolution: int | None = None
     """Height and width of the images; by default those that the model works at."""
-    height: int | None = None
-    width: int | None = None
-    """Of images that are no squares, instead of --resolution."""
     resize_mode: ResizeMode | None = None
     """crop: the short side is resized and the middle of the long one kept, the default; squash: the
     whole image is scaled to a square. Of a cache it is what that was made with."""
@@ -53,7 +50,7 @@ class DataConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         crop_by_name(self)
-        check_image_size(self)
+        at_least(1, self, "resolution")
 
     def check_data(self) -> None:
         """Raises UsageError unless exactly one dataset was given."""
@@ -62,7 +59,20 @@ class DataConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchConfig(DataConfig):
+class SizedDataConfig(DataConfig):
+    """A dataset whose images need be no squares. Apart, because --width of prune is another."""
+
+    height: int | None = None
+    width: int | None = None
+    """Of images that are no squares, instead of --resolution."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_image_size(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig(SizedDataConfig):
     """Batches of a dataset: how large, how many, and what is drawn for each."""
 
     random_flip: bool = False
@@ -93,7 +103,7 @@ class BatchConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeConfig(TeacherConfig, DataConfig):
+class EncodeConfig(TeacherConfig, SizedDataConfig):
     """Keep a dataset's latents and text embeddings on disk."""
 
     output_dir: str = ""

@@ -17,7 +17,6 @@ from liftplace.data import open_dataset
 from liftplace.data.batches import noisy_batches
 from liftplace.data.config import BatchConfig
 from liftplace.data.encoder import Encoder
-from liftplace.data.size import image_size
 from liftplace.families import Family
 from liftplace.families.norm_groups import student_groups
 from liftplace.models.loading import LoadedModel, predict
@@ -144,12 +143,13 @@ def _task_losses(config: PruneConfig, student: nn.Module, teacher: LoadedModel) 
 
 
 def _noisy_batches(config: PruneConfig, teacher: LoadedModel) -> Iterator[NoisyBatch]:
-    encoder = Encoder(teacher, image_size(config)).to(teacher.model.device)
+    encoder = Encoder(teacher, config.resolution).to(teacher.model.device)
     dataset = open_dataset(
         config, encoder.resolution, labels=encoder.takes_labels, captions=encoder.takes_captions
     )
     encoder.check(dataset)
     same = {field.name for field in fields(BatchConfig)} & {field.name for field in fields(config)}
+    same -= {"width"}  # of the student, there of the images
     run = BatchConfig(
         **{name: getattr(config, name) for name in same}, max_train_steps=config.num_batches
     )
