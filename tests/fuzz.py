@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from liftplace import lift_loss, place_loss
 from tests.oracle import assert_matches
@@ -195,6 +194,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--impls", nargs="+", default=IMPLS)
     options = parser.parse_args()
+    from tqdm import tqdm  # the cases are drawn where it is not installed, too
+
     wrong, calls = [], dict.fromkeys(options.impls, 0)
     for number in tqdm(range(options.first, options.first + options.cases), unit="case"):
         case = draw(number)
